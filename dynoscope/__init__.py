@@ -1,0 +1,69 @@
+"""See how the optimizer is really moving the weights.
+
+    import dynoscope
+    with dynoscope.watch(model, optimizer, run="runs/lion") as scope:
+        ...  # your training loop
+
+Importing this package loads no torch; `dynoscope.watch` does, when it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dynoscope.errors import (
+        DynoscopeError,
+        DynoscopeWarning,
+        RunExistsError,
+        RunNotFoundError,
+        ScheduleError,
+        TheoryError,
+        UncomparableError,
+        UnwatchableError,
+    )
+    from dynoscope.reader import Run, find_runs, open_run
+    from dynoscope.session import Scope, watch
+
+_HOMES = {
+    "DynoscopeError": "errors",
+    "DynoscopeWarning": "errors",
+    "Run": "reader",
+    "RunExistsError": "errors",
+    "RunNotFoundError": "errors",
+    "ScheduleError": "errors",
+    "Scope": "session",
+    "TheoryError": "errors",
+    "UncomparableError": "errors",
+    "UnwatchableError": "errors",
+    "find_runs": "reader",
+    "open_run": "reader",
+    "watch": "session",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "DynoscopeError",
+    "DynoscopeWarning",
+    "Run",
+    "RunExistsError",
+    "RunNotFoundError",
+    "ScheduleError",
+    "Scope",
+    "TheoryError",
+    "UncomparableError",
+    "UnwatchableError",
+    "find_runs",
+    "open_run",
+    "watch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dynoscope' has no attribute {name!r}")
+    home = importlib.import_module(f"dynoscope.{_HOMES[name]}")
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

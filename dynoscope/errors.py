@@ -1,0 +1,47 @@
+"""The error tree: everything dynoscope raises on purpose.
+
+Each message says what happened, where, and what to do about it.
+"""
+
+__all__ = [
+    "DynoscopeError",
+    "DynoscopeWarning",
+    "RunExistsError",
+    "RunNotFoundError",
+    "ScheduleError",
+    "TheoryError",
+    "UncomparableError",
+    "UnwatchableError",
+]
+
+
+class DynoscopeError(Exception):
+    """Base of every error that dynoscope raises on purpose."""
+
+
+class UnwatchableError(DynoscopeError, ValueError):
+    """The model, the optimizer or the arguments cannot be watched as given."""
+
+
+class ScheduleError(DynoscopeError, ValueError):
+    """A measuring schedule makes no sense (`every=0`)."""
+
+
+class RunExistsError(DynoscopeError, FileExistsError):
+    """The run folder already holds a run, or something else."""
+
+
+class RunNotFoundError(DynoscopeError, FileNotFoundError):
+    """A path holds no readable dynoscope run."""
+
+
+class TheoryError(DynoscopeError, ValueError):
+    """Hyperparameters outside the range in which a formula means anything."""
+
+
+class UncomparableError(DynoscopeError, ValueError):
+    """Two runs share nothing that could be compared."""
+
+
+class DynoscopeWarning(UserWarning):
+    """Something was skipped, lost or switched off; the message says what."""

@@ -1,0 +1,211 @@
+"""The record that flows from the hooks to the recorder.
+
+A measured optimizer step yields one `Measurement`: packed sums as they left the
+device, and the hyperparameters each parameter group had at that step. What the
+packed numbers stand for is said once, by a `Subject`.
+
+Every packed number is a SUM or a MAX over the elements of a piece of a layer, so
+adding pieces gives a layer, adding layers gives a module, and adding the shards
+of several processes gives the whole: always exactly.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CHANNEL_QUANTITIES",
+    "ROW_SUMS",
+    "Channels",
+    "FloatArray",
+    "GroupState",
+    "Host",
+    "Layer",
+    "Measurement",
+    "OptimizerInfo",
+    "ScalarEntry",
+    "Subject",
+    "Sum",
+]
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+
+class Sum(enum.IntEnum):
+    """Rows of the packed tensor: what is summed over a layer's elements.
+
+    `w` is the weight before the step, `w'` after it, `g` the gradient that the
+    optimizer received, `m` its momentum before the step, `d = w' - w`.
+    """
+
+    WEIGHT_SQ = 0  # sum of w**2
+    GRAD_SQ = 1  # sum of g**2
+    GRAD_ABS = 2  # sum of |g|
+    WEIGHT_GRAD = 3  # sum of w * g
+    MOMENTUM_SQ = 4  # sum of m**2
+    MOMENTUM_GRAD = 5  # sum of m * g
+    UPDATE_SQ = 6  # sum of d**2
+    WEIGHT_UPDATE = 7  # sum of w * d
+    GRAD_UPDATE = 8  # sum of g * d
+    MOVED = 9  # number of d != 0
+    NONFINITE = 10  # number of NaN and infinite entries of g, m and w'
+    WEIGHT_MAX = 11  # max of |w|: the one row that is a maximum, not a sum
+
+
+ROW_SUMS: Final = (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.UPDATE_SQ)
+"""The sums that are also taken over each output row (neuron) of a layer."""
+
+CHANNEL_QUANTITIES: Final = ("gradient", "weight", "update")
+"""What is kept, element by element, of a normalization layer's bias."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One watched parameter tensor.
+
+    Attributes:
+        name: qualified name without wrapper prefixes (`features.0.weight`).
+        shape: shape of the parameter.
+        dtype: its dtype, as torch prints it without the `torch.` prefix.
+        module: class name of the module that owns it.
+        group: index of its parameter group in the optimizer.
+        rows: output rows measured one by one (0: none).
+        aliases: other names of the same tensor (tied weights).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    module: str
+    group: int
+    rows: int
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The bias of one normalization layer, watched channel by channel."""
+
+    name: str  # the bias parameter's qualified name
+    module: str  # class name of the normalization layer
+    channels: int
+    layer: int  # index of the bias among the subject's layers
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerInfo:
+    """What is known of the optimizer.
+
+    Attributes:
+        name: its class name.
+        kinds: per parameter group, which theory applies (`adamw`, `sgdm`, ...),
+            or None where none does.
+        reasons: per parameter group, why no theory applies ("" where one does).
+        has_momentum: whether a momentum is measured.
+        hyperparameters: per parameter group, what it was constructed with.
+    """
+
+    name: str
+    kinds: tuple[str | None, ...]
+    reasons: tuple[str, ...]
+    has_momentum: bool
+    hyperparameters: tuple[Mapping[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is being watched; fixed for the length of a run.
+
+    Attributes:
+        model: class name of the model.
+        layers: the watched parameters, in the model's order.
+        normalization: biases of normalization layers.
+        optimizer: what is known of the optimizer.
+        unwatched: parameters of the model that are not measured, with the reason.
+    """
+
+    model: str
+    layers: tuple[Layer, ...]
+    normalization: tuple[Channels, ...]
+    optimizer: OptimizerInfo
+    unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupState:
+    """A parameter group's hyperparameters at one step (NaN: it has none).
+
+    `lr` is dimensionless; `weight_decay` is as the optimizer takes it. SGD's
+    momentum coefficient is `momentum`, the moment coefficients of Adam and Lion
+    are `beta1` and `beta2`.
+    """
+
+    lr: float
+    weight_decay: float
+    beta1: float = np.nan
+    beta2: float = np.nan
+    momentum: float = np.nan
+    dampening: float = 0.0
+    nesterov: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A step's packed numbers on the host.
+
+    Attributes:
+        sums: shape (len(Sum), layers), float64.
+        rows: shape (len(ROW_SUMS), all rows of all layers), float64; layers
+            follow each other in the subject's order.
+        channels: shape (len(CHANNEL_QUANTITIES), all channels of all
+            normalization layers), float64.
+    """
+
+    sums: FloatArray
+    rows: FloatArray
+    channels: FloatArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """One measured optimizer step, on its way to the recorder.
+
+    Attributes:
+        step: the update `step -> step + 1`, counted from 0.
+        wall_time: seconds since the epoch, when the step ended.
+        groups: gives each parameter group's hyperparameters at this step.
+        has_grad: per layer, whether it had a gradient.
+        fetch: gives the numbers; waits for the device's copy to land, so only
+            the writer thread calls it.
+        nbytes: host memory held until then.
+        hook_seconds: what the hooks cost the training thread at this step.
+        skipped: measurements given up since the last one (queue full).
+    """
+
+    step: int
+    wall_time: float
+    groups: Callable[[], tuple[GroupState, ...]]
+    has_grad: npt.NDArray[np.bool_]
+    fetch: Callable[[], Host]
+    nbytes: int
+    hook_seconds: float
+    skipped: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalarEntry:
+    """One number logged by the user; `fetch` waits for it where it must."""
+
+    step: int
+    wall_time: float
+    name: str
+    fetch: Callable[[], float]

@@ -1,0 +1,272 @@
+"""From a layer's sums to its metrics, and back.
+
+One function per metric, named like its column. All take a `LayerSums`, whose
+arrays are float64 of any common shape (..., layers), and return that shape. A
+metric that does not exist (the cosine of a zero vector) is NaN.
+
+The metrics keep enough to give the sums back (`sums_of`), so that modules and
+whole models are rolled up exactly from what a run holds of its layers.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from dynoscope.measurement import FloatArray, Sum
+
+__all__ = [
+    "LAYER_METRICS",
+    "LayerSums",
+    "angle",
+    "angular_update",
+    "derive",
+    "grad_density",
+    "grad_l1",
+    "grad_l2",
+    "grad_ratio",
+    "momentum_grad_cos",
+    "momentum_norm",
+    "nonfinite",
+    "roll_up",
+    "sums_of",
+    "unmoved_share",
+    "update_grad_cos",
+    "update_norm",
+    "update_ratio",
+    "weight_grad_cos",
+    "weight_max",
+    "weight_norm",
+    "weight_update_cos",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSums:
+    """Sums over the elements of layers; see `dynoscope.measurement.Sum`."""
+
+    numel: FloatArray
+    weight_sq: FloatArray
+    grad_sq: FloatArray
+    grad_abs: FloatArray
+    weight_grad: FloatArray
+    momentum_sq: FloatArray
+    momentum_grad: FloatArray
+    update_sq: FloatArray
+    weight_update: FloatArray
+    grad_update: FloatArray
+    moved: FloatArray
+    nonfinite: FloatArray
+    weight_max: FloatArray
+
+    @classmethod
+    def of(cls, numel: FloatArray, sums: FloatArray) -> "LayerSums":
+        """Name the rows of packed sums.
+
+        Args:
+            numel: elements of each layer, shape (layers,).
+            sums: shape (..., len(Sum), layers), float64.
+        """
+        named = {s.name.lower(): sums[..., s, :] for s in Sum}
+        return cls(np.broadcast_to(numel, named["weight_sq"].shape), **named)
+
+
+def angle(
+    weight_sq: FloatArray, weight_update: FloatArray, update_sq: FloatArray
+) -> FloatArray:
+    r"""Angle between a weight before and after an update, in radians.
+
+    With a = sum w**2, b = sum w*d, c = sum d**2:
+    atan2(sqrt(max(a*c - b**2, 0)), a + b). The sums may be float32: their
+    relative error of about 1e-6 enters the angle as a relative error of the
+    same size as long as the update is not nearly parallel to the weight, down
+    to angles of 1e-7 rad and below, where an arccos of a float32 cosine is
+    wrong already at 3e-4 rad. An update that only shrinks or grows the weight
+    (pure weight decay) has angle 0; there, float32 sums leave noise of about
+    1e-3 times the relative size of the update.
+
+    Args:
+        weight_sq: a, any shape, float64.
+        weight_update: b, same shape.
+        update_sq: c, same shape.
+
+    Returns:
+        Angles in [0, pi], same shape; NaN where the weight was zero.
+
+    Source: Kosson et al. 2024, eq. 5, in a form that is stable for small angles.
+
+    >>> float(angle(np.float64(1.0), np.float64(0.0), np.float64(1e-12)))
+    1e-06
+    """
+    area_sq = np.maximum(weight_sq * update_sq - weight_update**2, 0.0)
+    angles = np.arctan2(np.sqrt(area_sq), weight_sq + weight_update)
+    return np.where(weight_sq == 0, np.nan, angles)
+
+
+def weight_norm(s: LayerSums) -> FloatArray:
+    """l2 norm of the weight before the step."""
+    return np.sqrt(s.weight_sq)
+
+
+def weight_max(s: LayerSums) -> FloatArray:
+    """Largest absolute weight before the step."""
+    return s.weight_max
+
+
+def grad_l1(s: LayerSums) -> FloatArray:
+    """l1 norm of the gradient that the optimizer received."""
+    return s.grad_abs
+
+
+def grad_l2(s: LayerSums) -> FloatArray:
+    """l2 norm of the gradient that the optimizer received."""
+    return np.sqrt(s.grad_sq)
+
+
+def grad_ratio(s: LayerSums) -> FloatArray:
+    """l1 over l2 norm of the gradient, in [1, sqrt(numel)]."""
+    return _divide(s.grad_abs, np.sqrt(s.grad_sq))
+
+
+def grad_density(s: LayerSums) -> FloatArray:
+    """`grad_ratio` over sqrt(numel), in (0, 1]; sqrt(2/pi) = .798 if Gaussian."""
+    return _divide(s.grad_abs, np.sqrt(s.grad_sq * s.numel))
+
+
+def momentum_norm(s: LayerSums) -> FloatArray:
+    """l2 norm of the optimizer's momentum before the step."""
+    return np.sqrt(s.momentum_sq)
+
+
+def update_norm(s: LayerSums) -> FloatArray:
+    """l2 norm of the step's change of the weight, weight decay included."""
+    return np.sqrt(s.update_sq)
+
+
+def update_ratio(s: LayerSums) -> FloatArray:
+    """Update norm over weight norm."""
+    return _divide(np.sqrt(s.update_sq), np.sqrt(s.weight_sq))
+
+
+def angular_update(s: LayerSums) -> FloatArray:
+    """Angle between the weight before and after the step, in radians."""
+    return angle(s.weight_sq, s.weight_update, s.update_sq)
+
+
+def weight_grad_cos(s: LayerSums) -> FloatArray:
+    """Cosine between weight and gradient; 0 for a scale-invariant layer."""
+    return _cosine(s.weight_grad, s.weight_sq, s.grad_sq)
+
+
+def weight_update_cos(s: LayerSums) -> FloatArray:
+    """Cosine between weight and update; negative where the weight shrinks."""
+    return _cosine(s.weight_update, s.weight_sq, s.update_sq)
+
+
+def momentum_grad_cos(s: LayerSums) -> FloatArray:
+    """Cosine between momentum and gradient."""
+    return _cosine(s.momentum_grad, s.momentum_sq, s.grad_sq)
+
+
+def update_grad_cos(s: LayerSums) -> FloatArray:
+    """Cosine between update and gradient; -1 for plain gradient descent."""
+    return _cosine(s.grad_update, s.update_sq, s.grad_sq)
+
+
+def unmoved_share(s: LayerSums) -> FloatArray:
+    """Share of weights that are bit for bit the same after the step."""
+    return 1.0 - s.moved / s.numel
+
+
+def nonfinite(s: LayerSums) -> FloatArray:
+    """NaN and infinite entries of gradient, momentum and weight after the step."""
+    return s.nonfinite
+
+
+LAYER_METRICS: Final[Mapping[str, Callable[[LayerSums], FloatArray]]] = {
+    f.__name__: f
+    for f in (
+        weight_norm,
+        weight_max,
+        grad_l1,
+        grad_l2,
+        grad_ratio,
+        grad_density,
+        momentum_norm,
+        update_norm,
+        update_ratio,
+        angular_update,
+        weight_grad_cos,
+        weight_update_cos,
+        momentum_grad_cos,
+        update_grad_cos,
+        unmoved_share,
+        nonfinite,
+    )
+}
+"""Every measured column of the `layers` table."""
+
+
+def derive(s: LayerSums) -> dict[str, FloatArray]:
+    """All layer metrics by name."""
+    return {name: metric(s) for name, metric in LAYER_METRICS.items()}
+
+
+def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
+    """The sums that metrics came from: the inverse of `derive`.
+
+    Args:
+        metrics: columns of the `layers` table, any common shape.
+        numel: elements of each layer, same shape.
+    """
+    m = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
+    weight, grad = m["weight_norm"], m["grad_l2"]
+    update, momentum = m["update_norm"], m["momentum_norm"]
+    return LayerSums(
+        numel=np.asarray(numel, np.float64),
+        weight_sq=weight**2,
+        grad_sq=grad**2,
+        grad_abs=m["grad_l1"],
+        weight_grad=_product(m["weight_grad_cos"], weight, grad),
+        momentum_sq=momentum**2,
+        momentum_grad=_product(m["momentum_grad_cos"], momentum, grad),
+        update_sq=update**2,
+        weight_update=_product(m["weight_update_cos"], weight, update),
+        grad_update=_product(m["update_grad_cos"], update, grad),
+        moved=np.rint((1.0 - m["unmoved_share"]) * numel),
+        nonfinite=m["nonfinite"],
+        weight_max=m["weight_max"],
+    )
+
+
+def roll_up(s: LayerSums) -> LayerSums:
+    """Layers, along the last axis, taken together as one.
+
+    A layer that has no gradient, or no momentum, at a step has NaN there
+    although nothing is wrong with it; it adds nothing. A NaN that was measured
+    (`nonfinite` is not 0) stays.
+    """
+    absent_ok = s.nonfinite == 0
+    totals = {}
+    for field in dataclasses.fields(s):
+        column = getattr(s, field.name)
+        nothing = absent_ok & np.isnan(column)
+        combine = np.max if field.name == "weight_max" else np.sum
+        total = combine(np.where(nothing, 0.0, column), axis=-1)
+        totals[field.name] = np.where(nothing.all(axis=-1), np.nan, total)
+    return LayerSums(**totals)
+
+
+def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(b == 0, np.nan, a / b)
+
+
+def _cosine(dot: FloatArray, a_sq: FloatArray, b_sq: FloatArray) -> FloatArray:
+    # Rounding may carry a cosine past 1; clip keeps NaN.
+    return np.clip(_divide(dot, np.sqrt(a_sq) * np.sqrt(b_sq)), -1.0, 1.0)
+
+
+def _product(cosine: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.where((a == 0) | (b == 0), 0.0, cosine * a * b)

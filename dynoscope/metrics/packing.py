@@ -1,0 +1,105 @@
+"""Where each layer's numbers lie in the packed tensors that a step ships.
+
+A device's packed tensor has three parts: sums, with a column per piece of a
+layer; row sums, with a column per output row; and channel quantities, with a
+column per channel. `Packing` knows who owns which columns, and puts the numbers
+back in the layers' order.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynoscope.measurement import CHANNEL_QUANTITIES, ROW_SUMS, FloatArray, Host, Sum
+
+__all__ = ["Columns", "Packing"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """How many columns one layer owns in each part of a packed tensor."""
+
+    layer: int
+    pieces: int
+    rows: int = 0
+    channels: int = 0
+
+
+class Packing:
+    """The columns of every device's packed tensor.
+
+    Args:
+        devices: per device, its layers in the order in which they are packed.
+    """
+
+    def __init__(self, devices: Sequence[Sequence[Columns]]) -> None:
+        owners = list(itertools.chain.from_iterable(devices))
+        self._widths = [
+            (
+                sum(c.pieces for c in owned),
+                sum(c.rows for c in owned),
+                sum(c.channels for c in owned),
+            )
+            for owned in devices
+        ]
+        self._layers = np.array([c.layer for c in owners], dtype=np.intp)
+        self._piece_starts = _starts([c.pieces for c in owners])
+        order = np.argsort(self._layers)
+        self._rows = _gather([c.rows for c in owners], order)
+        self._channels = _gather([c.channels for c in owners], order)
+        row_counts = [owners[k].rows for k in order]
+        self._with_rows = np.flatnonzero(row_counts)
+        self._row_starts = _starts(row_counts)[self._with_rows]
+
+    def size(self, device: int) -> int:
+        """Elements of a device's packed tensor."""
+        return sum(h * w for h, w in self.shapes(device))
+
+    def shapes(self, device: int) -> list[tuple[int, int]]:
+        """Shapes of its parts: sums, row sums, channel quantities."""
+        heights = (len(Sum), len(ROW_SUMS), len(CHANNEL_QUANTITIES))
+        return list(zip(heights, self._widths[device], strict=True))
+
+    def unpack(self, flats: Sequence[npt.NDArray[Any]]) -> Host:
+        """Add up pieces; put layers, rows and channels in the layers' order.
+
+        Args:
+            flats: per device, its packed tensor on the host, flat.
+        """
+        parts = [self._split(k, flat) for k, flat in enumerate(flats)]
+        columns, rows, channels = (
+            np.concatenate([part[k] for part in parts], axis=1) for k in range(3)
+        )
+        sums = np.empty((len(Sum), self._layers.size))
+        sums[:, self._layers] = np.add.reduceat(columns, self._piece_starts, axis=1)
+        sums[Sum.WEIGHT_MAX, self._layers] = np.maximum.reduceat(
+            columns[Sum.WEIGHT_MAX], self._piece_starts
+        )
+        rows = rows[:, self._rows]
+        if self._with_rows.size:  # these sums were taken row by row only
+            sums[np.ix_(np.array(ROW_SUMS), self._with_rows)] = np.add.reduceat(
+                rows, self._row_starts, axis=1
+            )
+        return Host(sums, rows, channels[:, self._channels])
+
+    def _split(self, device: int, flat: npt.NDArray[Any]) -> list[FloatArray]:
+        shapes = self.shapes(device)
+        ends = np.cumsum([h * w for h, w in shapes])[:-1]
+        parts = np.split(flat.astype(np.float64), ends)
+        return [part.reshape(s) for part, s in zip(parts, shapes, strict=True)]
+
+
+def _starts(counts: Sequence[int]) -> npt.NDArray[np.intp]:
+    """Where each run begins when runs of these lengths follow each other."""
+    return np.cumsum([0, *counts[:-1]], dtype=np.intp)
+
+
+def _gather(counts: Sequence[int], order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Indices that put runs of these lengths into another order."""
+    starts = _starts(counts)
+    runs = [np.arange(starts[k], starts[k] + counts[k]) for k in order]
+    return np.concatenate(runs).astype(np.intp)

@@ -1,0 +1,67 @@
+"""What is new in a table since the last look."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from dynoscope.reader.files import list_files, read_part, read_tail
+from dynoscope.schema.arrow import arrow_schema
+
+__all__ = ["Cursor"]
+
+
+class Cursor:
+    """Reads a table's rows once each, in the order they were written.
+
+    A look at a table in which nothing is new lists a folder and reads no rows,
+    however long the run is.
+
+    Args:
+        run: the run's folder.
+        table: name of the table.
+
+    Attributes:
+        problems: what could not be read, by file.
+    """
+
+    def __init__(self, run: Path, table: str) -> None:
+        self._run, self._table = run, table
+        self._number = 0  # file that is being read
+        self._rows = 0  # rows of it that have been given out
+        self._offset = 0  # where its next rows begin, while it is a journal
+        self.problems: dict[str, str] = {}
+
+    def poll(self) -> pa.Table:
+        """Rows that are new since the last poll; an empty table if none is."""
+        pieces: list[pa.Table] = []
+        for file in list_files(self._run, self._table):
+            if file.number < self._number:
+                continue
+            if file.number > self._number:
+                self._number, self._rows, self._offset = file.number, 0, 0
+            path = self._run / self._table / file.name
+            try:
+                pieces.append(self._rest_of(path, file.is_part))
+            except FileNotFoundError:
+                break  # a journal has just become a part: the next poll sees it
+        pieces.append(arrow_schema(self._table).empty_table())
+        return pa.concat_tables(pieces)
+
+    def _rest_of(self, path: Path, is_part: bool) -> pa.Table:
+        if is_part:
+            # A part has its journal's rows in the same order.
+            table, problem = read_part(path, self._table)
+            fresh = table.slice(self._rows)
+            self._number, self._rows, self._offset = self._number + 1, 0, 0
+        else:
+            if path.stat().st_size == self._offset:
+                return arrow_schema(self._table).empty_table()
+            tail = read_tail(path, self._offset)
+            fresh = pa.Table.from_batches(tail.batches, arrow_schema(self._table))
+            self._offset, problem = tail.offset, tail.problem
+            self._rows += fresh.num_rows
+        if problem:
+            self.problems[path.name] = problem
+        else:
+            self.problems.pop(path.name, None)
+        return fresh

@@ -1,0 +1,95 @@
+"""Modules and whole models, rolled up exactly from the rows of their layers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dynoscope.measurement import FloatArray
+from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of
+from dynoscope.schema import TABLES
+
+__all__ = ["is_roll_up", "members_of", "roll_up_frame", "roll_ups_of"]
+
+
+def is_roll_up(name: str) -> bool:
+    """Whether a layer's name stands for a module or the whole model.
+
+    >>> [is_roll_up(name) for name in ("*", "features.*", "features.0.weight")]
+    [True, True, False]
+    """
+    return name == "*" or name.endswith(".*")
+
+
+def members_of(roll_up: str, layers: Sequence[str]) -> list[str]:
+    """The layers that a roll-up takes together.
+
+    >>> members_of("a.*", ["a.weight", "a.b.weight", "ab.weight"])
+    ['a.weight', 'a.b.weight']
+    """
+    prefix = roll_up.removesuffix("*")
+    return [layer for layer in layers if layer.startswith(prefix)]
+
+
+def roll_ups_of(layers: Sequence[str]) -> list[str]:
+    """Every roll-up there is: the whole model, then each module with layers.
+
+    >>> roll_ups_of(["a.b.weight", "head"])
+    ['*', 'a.*', 'a.b.*']
+    """
+    found = {"*": None}
+    for layer in layers:
+        path = layer.split(".")[:-1]
+        for depth in range(1, len(path) + 1):
+            found[".".join([*path[:depth], "*"])] = None
+    return list(found)
+
+
+def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a roll-up, one per step, with all columns of `layers`.
+
+    Learning rate, weight decay and half-life are NaN where the layers differ.
+
+    Args:
+        name: the roll-up's name.
+        rows: all columns of `layers` for all of its layers.
+    """
+    layers = rows["layer"].unique()
+    index = rows.set_index(["step", "layer"])
+    wide = {
+        column: index[column].unstack().reindex(columns=layers)
+        for column in TABLES["layers"].names()
+        if column not in ("step", "layer")
+    }
+    arrays = {key: frame.to_numpy(dtype=float) for key, frame in wide.items()}
+    sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
+    rolled = {
+        "step": wide["numel"].index.to_numpy(),
+        "wall_time": arrays["wall_time"].max(axis=1),
+        "layer": name,
+        "numel": sums.numel.astype(int),
+        "lr": _common(arrays["lr"]),
+        "weight_decay": _common(arrays["weight_decay"]),
+        **derive(sums),
+        **_predictions(arrays),
+    }
+    return pd.DataFrame(rolled)[TABLES["layers"].names()]
+
+
+def _predictions(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Norms add in squares; the angle is that of all layers turning at once."""
+    weight_sq = arrays["pred_weight_norm"] ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turned_sq = weight_sq * arrays["pred_angular_update"] ** 2
+        angle = np.sqrt(turned_sq.sum(axis=1) / weight_sq.sum(axis=1))
+    return {
+        "pred_weight_norm": np.sqrt(weight_sq.sum(axis=1)),
+        "pred_angular_update": angle,
+        "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
+        "pred_half_life": _common(arrays["pred_half_life"]),
+    }
+
+
+def _common(values: FloatArray) -> FloatArray:
+    """The value along the last axis where all agree, else NaN."""
+    return np.where((values == values[:, :1]).all(axis=1), values[:, 0], np.nan)

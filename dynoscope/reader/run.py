@@ -1,0 +1,315 @@
+"""One run, as pandas frames."""
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynoscope.errors import DynoscopeError, DynoscopeWarning, RunNotFoundError
+from dynoscope.reader.files import read_table
+from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
+from dynoscope.schema import SCHEMA_VERSION, TABLES
+from dynoscope.schema.folder import MANIFEST
+from dynoscope.schema.process import Writer
+
+__all__ = ["Run", "find_runs", "open_run"]
+
+SILENT_SECONDS: Final = 60.0
+"""A writer on another host that was not heard of for this long is gone."""
+
+Names: TypeAlias = str | Sequence[str] | None
+Steps: TypeAlias = int | slice | range | tuple[int, int] | None
+
+
+class Run:
+    """A run on disk, finished or being written; every call reads it afresh.
+
+    Get one from `dynoscope.open_run`.
+
+    Attributes:
+        path: the run's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._manifest = _read_manifest(path)
+
+    def __repr__(self) -> str:
+        """Path and status."""
+        return f"<dynoscope run {str(self.path)!r}: {self.status}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """All of `run.json`, as it is now."""
+        self._manifest = _read_manifest(self.path)
+        return self._manifest
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the user gave as `config=`."""
+        config: dict[str, Any] = self._manifest["config"]
+        return config
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `failed`, or `lost` (its process is gone)."""
+        manifest = self.manifest
+        if manifest["status"] != "running" or not _is_gone(manifest):
+            return str(manifest["status"])
+        # It may have ended well between the two looks.
+        status = str(self.manifest["status"])
+        return "lost" if status == "running" else status
+
+    @property
+    def exception(self) -> str | None:
+        """Text of the exception that ended a failed run."""
+        text: str | None = self.manifest["exception"]
+        return text
+
+    @property
+    def problems(self) -> list[str]:
+        """What the run recorded of errors of dynoscope's own."""
+        return list(self.manifest["problems"])
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the watched parameters, in the model's order."""
+        return [layer["name"] for layer in self._manifest["layers"]]
+
+    @property
+    def roll_ups(self) -> list[str]:
+        """Names under which modules and the whole model can be asked for."""
+        return roll_ups_of(self.layer_names)
+
+    @property
+    def last_step(self) -> int | None:
+        """Highest step recorded, None if there is none."""
+        steps = self.table("groups", ["step"])["step"]
+        return pc.max(steps).as_py() if len(steps) else None
+
+    def layers(
+        self, metric: Names = None, layer: Names = None, steps: Steps = None
+    ) -> pd.DataFrame:
+        """Metrics of layers: one row per measured step and layer.
+
+        Args:
+            metric: one column or several; None for all.
+            layer: parameters (`features.0.weight`), modules (`features.*`) or the
+                whole model (`*`), one or several; None for all parameters.
+                Modules are rolled up exactly from their layers.
+            steps: a step, `(start, stop)`, a slice or a range; stop is excluded.
+
+        Returns:
+            Columns `step`, `layer` and the metrics, sorted by step, layers in the
+            order asked for (the model's order if not).
+
+        Raises:
+            DynoscopeError: no such metric or layer; the message lists the choices.
+        """
+        names = self.layer_names if layer is None else _listed(layer)
+        plain = [name for name in names if not is_roll_up(name)]
+        frames = [self._rows("layers", metric, plain, steps)] if plain else []
+        for name in names:
+            if is_roll_up(name):
+                members = members_of(name, self.layer_names)
+                self._check_layers([name] if not members else members)
+                rows = self._rows("layers", None, members, steps)
+                chosen = _columns("layers", metric)
+                frames.append(roll_up_frame(name, rows)[chosen])
+        frame = pd.concat(frames, ignore_index=True)
+        return _sorted(frame, names)
+
+    def neurons(
+        self, metric: Names = None, layer: Names = None, steps: Steps = None
+    ) -> pd.DataFrame:
+        """Statistics over the neurons of each layer; see `layers`."""
+        return self._rows("neurons", metric, layer, steps)
+
+    def normalization(
+        self, metric: Names = None, layer: Names = None, steps: Steps = None
+    ) -> pd.DataFrame:
+        """Channel counts of normalization layers, named by bias; see `layers`."""
+        return self._rows("normalization", metric, layer, steps)
+
+    def groups(self, steps: Steps = None) -> pd.DataFrame:
+        """Hyperparameters in force: one row per measured step and group."""
+        return self._frame(self.table("groups", where=_in_steps(steps)))
+
+    def scalars(self, name: Names = None, steps: Steps = None) -> pd.DataFrame:
+        """What was logged: columns step, wall_time, name, value."""
+        where = _both(_in_steps(steps), _is_in("name", name))
+        frame = self._frame(self.table("scalars", where=where))
+        return frame.sort_values("step", kind="stable", ignore_index=True)
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
+        """A table as Arrow has it, in the order in which it was written.
+
+        Args:
+            name: one of `dynoscope.schema.TABLES`.
+            columns: columns to read, None for all.
+            where: which rows to keep.
+
+        Warns:
+            DynoscopeWarning: names each file that is damaged and was skipped.
+        """
+        if name not in TABLES:
+            raise DynoscopeError(f"no table {name!r}; there are: {', '.join(TABLES)}")
+        table, problems = read_table(self.path, name, columns, where)
+        if problems and self.status != "running":
+            for problem in problems:
+                warnings.warn(f"{self.path}: {problem}", DynoscopeWarning, stacklevel=2)
+        return table
+
+    def _rows(
+        self, table: str, metric: Names, layer: Names, steps: Steps
+    ) -> pd.DataFrame:
+        if layer is not None:
+            self._check_layers(_listed(layer))
+        where = _both(_in_steps(steps), _is_in("layer", layer))
+        rows = self._frame(self.table(table, _columns(table, metric), where))
+        return _sorted(rows, self.layer_names if layer is None else _listed(layer))
+
+    def _check_layers(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.layer_names:
+                raise DynoscopeError(
+                    f"{self.path} has no layer {name!r}; it has: "
+                    f"{', '.join([*self.layer_names, *self.roll_ups])}"
+                )
+
+    @staticmethod
+    def _frame(table: pa.Table) -> pd.DataFrame:
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run, finished or being written.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        RunNotFoundError: there is no readable run; the message says why.
+    """
+    return Run(Path(path))
+
+
+def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """All runs in a folder and its subfolders, the folder itself included.
+
+    Folders that cannot be read as runs are passed over with a warning.
+    """
+    return list(_find(Path(folder)))
+
+
+def _find(folder: Path) -> Iterator[Run]:
+    if (folder / MANIFEST).exists():
+        try:
+            yield open_run(folder)
+        except RunNotFoundError as error:
+            warnings.warn(str(error), DynoscopeWarning, stacklevel=3)
+        return
+    if folder.is_dir():
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and not child.name.startswith("."):
+                yield from _find(child)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except OSError as error:
+        what = "does not exist" if not path.exists() else f"has no readable {MANIFEST}"
+        raise RunNotFoundError(
+            f"{path} {what} ({type(error).__name__}): "
+            "pass the folder that dynoscope.watch(run=...) wrote"
+        ) from None
+    try:
+        manifest = json.loads(text)
+        version = manifest["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise RunNotFoundError(
+            f"{path / MANIFEST} is not a dynoscope manifest"
+        ) from None
+    if version > SCHEMA_VERSION:
+        raise RunNotFoundError(
+            f"{path} was written by a newer dynoscope (schema {version}, this one "
+            f"reads up to {SCHEMA_VERSION}): pip install --upgrade dynoscope"
+        )
+    content: dict[str, Any] = manifest
+    return content
+
+
+def _is_gone(manifest: dict[str, Any]) -> bool:
+    gone = Writer(**manifest["writer"]).is_gone()
+    if gone is None:
+        return bool(time.time() - manifest["heartbeat"] > SILENT_SECONDS)
+    return gone
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _columns(table: str, metric: Names) -> list[str]:
+    """Names of the columns to read: the keys that matter, and the metrics."""
+    if metric is None:
+        return TABLES[table].names()
+    chosen = [TABLES[table][name].name for name in _listed(metric)]
+    return list(dict.fromkeys(["step", "layer", *chosen]))
+
+
+def _sorted(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """By step, then by the position of the layer among `names`."""
+    position = frame["layer"].map({name: i for i, name in enumerate(names)})
+    order = np.lexsort((position.to_numpy(), frame["step"].to_numpy()))
+    return frame.take(order).reset_index(drop=True)
+
+
+def _in_steps(steps: Steps) -> pc.Expression | None:
+    if steps is None:
+        return None
+    if isinstance(steps, int | np.integer):
+        return pc.field("step") == int(steps)
+    if isinstance(steps, tuple):
+        steps = slice(*steps)
+    where = None
+    if steps.start is not None:
+        where = pc.field("step") >= steps.start
+    if steps.stop is not None:
+        where = _both(where, pc.field("step") < steps.stop)
+    if steps.step not in (None, 1):
+        start = steps.start or 0
+        offset = pc.field("step") - start
+        multiple = pc.divide(offset, steps.step) * steps.step
+        where = _both(where, offset == multiple)
+    return where
+
+
+def _is_in(column: str, names: Names) -> pc.Expression | None:
+    return None if names is None else pc.field(column).isin(_listed(names))
+
+
+def _both(a: pc.Expression | None, b: pc.Expression | None) -> pc.Expression | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b

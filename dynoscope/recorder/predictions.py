@@ -1,0 +1,100 @@
+"""Predictions for every layer and step, from the hyperparameters in force."""
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+
+from dynoscope import theory
+from dynoscope.errors import TheoryError
+from dynoscope.measurement import FloatArray, GroupState, Subject
+
+__all__ = ["Predictor"]
+
+_HYPERPARAMETERS: Final = [field.name for field in dataclasses.fields(GroupState)]
+
+AVERAGING: Final = 0.99
+"""Weight of the past in the running mean of the effective gradient."""
+
+
+class Predictor:
+    """Equilibrium predictions, with the running means that some of them need.
+
+    Args:
+        subject: what is watched.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._numel = np.array([layer.numel for layer in subject.layers], float)
+        self._kinds = subject.optimizer.kinds
+        group_of = np.array([layer.group for layer in subject.layers])
+        self._members = [np.flatnonzero(group_of == g) for g in range(len(self._kinds))]
+        self._effective = np.zeros(self._numel.size)
+        self._weight = np.zeros(self._numel.size)
+        self.problems: dict[str, None] = {}
+
+    def predict(
+        self, groups: list[tuple[GroupState, ...]], effective_grad_sq: FloatArray
+    ) -> dict[str, FloatArray]:
+        """Predict for a batch of consecutive measured steps.
+
+        Args:
+            groups: per step, the state of each parameter group.
+            effective_grad_sq: ||g||^2 ||w||^2, shape (steps, layers), float64.
+
+        Returns:
+            For each `pred_*` column, shape (steps, layers); NaN where no theory
+            applies.
+        """
+        means = self._running_mean(effective_grad_sq)
+        shape = effective_grad_sq.shape
+        columns = {name: np.full(shape, np.nan) for name in theory.Equilibrium._fields}
+        for index, members in enumerate(self._members):
+            states = [step[index] for step in groups]
+            self._predict_group(index, members, states, means, columns)
+        return {f"pred_{name}": column for name, column in columns.items()}
+
+    def _predict_group(
+        self,
+        index: int,
+        members: np.ndarray,
+        states: list[GroupState],
+        means: FloatArray,
+        columns: dict[str, FloatArray],
+    ) -> None:
+        kind = self._kinds[index]
+        if kind is None or not members.size:
+            return
+        column = {
+            name: np.array([[getattr(state, name)] for state in states])
+            for name in _HYPERPARAMETERS
+        }
+        betas = column.pop("beta1"), column.pop("beta2")
+        column["momentum"] = np.nan_to_num(column["momentum"])
+        try:
+            found = theory.equilibrium(
+                kind,
+                numel=self._numel[members],
+                betas=betas,
+                effective_grad_sq=means[:, members],
+                **column,
+            )
+        except TheoryError as error:
+            self.problems[f"no prediction for group {index}: {error}"] = None
+            return
+        for name, values in columns.items():
+            values[:, members] = getattr(found, name)
+
+    def _running_mean(self, values: FloatArray) -> FloatArray:
+        """Exponential mean along the steps, unbiased from the first one on."""
+        means = np.empty_like(values)
+        for t, row in enumerate(values):
+            known = np.isfinite(row)
+            decay = np.where(known, AVERAGING, 1.0)
+            self._effective = decay * self._effective + (1 - decay) * np.where(
+                known, row, 0.0
+            )
+            self._weight = decay * self._weight + (1 - decay)
+            with np.errstate(invalid="ignore"):
+                means[t] = self._effective / self._weight
+        return means

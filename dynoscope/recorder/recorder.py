@@ -1,0 +1,211 @@
+"""The writer thread: from the training's queue to the run folder."""
+
+import collections
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from dynoscope.measurement import Measurement, ScalarEntry, Subject
+from dynoscope.recorder.journal import TableWriter
+from dynoscope.recorder.manifest import Manifest
+from dynoscope.recorder.tables import TableBuilder, scalar_columns
+
+__all__ = ["Recorder"]
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger("dynoscope")
+
+INTERVAL: Final = 0.2
+"""Seconds between looks at the queue: the most that a SIGKILL loses, and a bit."""
+
+HEARTBEAT: Final = 2.0
+"""Seconds between updates of the manifest."""
+
+QUEUE_BYTES: Final = 256 << 20
+"""Host memory that waiting measurements may hold before new ones are skipped."""
+
+BATCH: Final = 256
+"""Most measurements turned into rows at once."""
+
+
+class Recorder:
+    """Writes one run. `put` and `log` are for the training thread, never block.
+
+    Args:
+        run: the run's folder, which exists.
+        subject: what is watched.
+        settings: further content of the manifest.
+        strict: raise errors of dynoscope's own instead of going on without it.
+    """
+
+    def __init__(
+        self, run: Path, subject: Subject, settings: dict[str, Any], *, strict: bool
+    ) -> None:
+        self._run, self._strict = run, strict
+        self._manifest = Manifest.create(run, subject, settings)
+        self._builder = TableBuilder(subject)
+        self._writers: dict[str, TableWriter] = {}
+        self._measurements: collections.deque[Measurement] = collections.deque()
+        self._scalars: collections.deque[ScalarEntry] = collections.deque()
+        # Each counter has one writing thread, so no lock is needed.
+        self._bytes_put, self._bytes_taken = 0, 0
+        self._wake, self._stopping = threading.Event(), False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(
+            target=self._work, name=f"dynoscope-{run.name}", daemon=True
+        )
+        self._next_beat = 0.0
+
+    def start(self) -> None:
+        """Write the manifest and start the writer thread."""
+        self._manifest.write()
+        self._thread.start()
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Counts of measured, skipped and lost steps, as the manifest has them."""
+        progress: dict[str, Any] = self._manifest.content["progress"]
+        return progress
+
+    def has_room(self) -> bool:
+        """Whether the queue takes another measurement."""
+        if self._error is not None:
+            if self._strict:
+                raise self._error
+            return False
+        return self._bytes_put - self._bytes_taken < QUEUE_BYTES
+
+    def put(self, measurement: Measurement) -> None:
+        """Queue a measurement."""
+        self._bytes_put += measurement.nbytes
+        self._measurements.append(measurement)
+        if self._bytes_put - self._bytes_taken > QUEUE_BYTES // 4:
+            self._wake.set()
+
+    def log(self, entry: ScalarEntry) -> None:
+        """Queue a number that the user logs."""
+        self._scalars.append(entry)
+
+    def note(self, problem: str) -> None:
+        """Record a problem in the run and say it, once."""
+        if problem not in self._manifest.content["problems"]:
+            self._manifest.content["problems"].append(problem)
+            logger.warning("dynoscope: %s", problem)
+
+    def fail(self, part: str, error: Exception) -> None:
+        """Record that a part of dynoscope failed and is off from now on.
+
+        Raises:
+            Exception: the error itself, if strict.
+        """
+        self.note(
+            f"{part} failed and is off from now on; training goes on "
+            f"({type(error).__name__}: {error})"
+        )
+        if self._strict:
+            raise error
+
+    def close(self, failure: BaseException | None) -> None:
+        """Write what is queued, end the thread, and say how the run ended."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        content = self._manifest.content
+        content["ended"] = time.time()
+        content["status"] = "finished" if failure is None else "failed"
+        if failure is not None:
+            content["exception"] = f"{type(failure).__name__}: {failure}"
+        self._guard(self._beat)
+        if self._error is not None and self._strict and failure is None:
+            raise self._error
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._wake.wait(INTERVAL)
+            self._wake.clear()
+            self._guard(self._drain)
+        self._guard(self._drain)
+        self._guard(self._flush)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run a piece of work; an error in it ends the recording, not the run."""
+        if self._error is not None:
+            self._discard()
+            return
+        try:
+            work()
+        except Exception as error:
+            self._error = error
+            self.note(
+                "recording failed and is off from now on; training goes on "
+                f"({type(error).__name__}: {error})"
+            )
+            self._discard()
+            for writer in self._writers.values():
+                writer.abandon()
+            self._try_to_save_manifest()
+
+    def _try_to_save_manifest(self) -> None:
+        try:
+            self._manifest.write()
+        except OSError as error:
+            logger.warning("dynoscope: %s cannot be updated: %s", self._run, error)
+
+    def _discard(self) -> None:
+        for measurement in _drained(self._measurements):
+            self._bytes_taken += measurement.nbytes
+            self.progress["lost"] += 1
+        self._scalars.clear()
+
+    def _drain(self) -> None:
+        measurements = _drained(self._measurements)
+        while batch := list(itertools.islice(measurements, BATCH)):
+            self._record(batch)
+        rows = [
+            (entry.step, entry.wall_time, entry.name, entry.fetch())
+            for entry in _drained(self._scalars)
+        ]
+        if rows:
+            self._table("scalars").append(scalar_columns(rows))
+        if time.monotonic() >= self._next_beat:
+            self._beat()
+
+    def _record(self, batch: list[Measurement]) -> None:
+        for name, columns in self._builder.build(batch).items():
+            self._table(name).append(columns)
+        costs = [
+            (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
+            for m in batch
+        ]
+        self._table("scalars").append(scalar_columns(costs))
+        self.progress["step"] = batch[-1].step
+        self.progress["measured"] += len(batch)
+        self.progress["skipped"] += sum(m.skipped for m in batch)
+        self._bytes_taken += sum(m.nbytes for m in batch)
+        for problem in self._builder.predictor.problems:
+            self.note(problem)
+
+    def _table(self, name: str) -> TableWriter:
+        if name not in self._writers:
+            self._writers[name] = TableWriter(self._run, name)
+        return self._writers[name]
+
+    def _beat(self) -> None:
+        self._manifest.beat()
+        self._manifest.write()
+        self._next_beat = time.monotonic() + HEARTBEAT
+
+    def _flush(self) -> None:
+        for writer in self._writers.values():
+            writer.flush()
+
+
+def _drained(queue: collections.deque[_T]) -> Iterator[_T]:
+    """Take out what is in a queue by now, while another thread may add to it."""
+    for _ in range(len(queue)):
+        yield queue.popleft()

@@ -1,0 +1,193 @@
+"""A batch of measurements to the rows of each table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dynoscope.measurement import (
+    FloatArray,
+    GroupState,
+    Host,
+    Measurement,
+    Subject,
+)
+from dynoscope.metrics.derive import LayerSums, derive
+from dynoscope.metrics.neurons import summarize
+from dynoscope.metrics.normalization import MomentumTracer
+from dynoscope.recorder.predictions import Predictor
+from dynoscope.schema import TABLES
+from dynoscope.schema.arrow import arrow_schema
+
+__all__ = ["TableBuilder", "scalar_columns"]
+
+Columns = Mapping[str, Any]
+
+_OF_GRADIENT = ("grad_sq", "grad_abs", "weight_grad", "momentum_grad", "grad_update")
+_OF_MOMENTUM = ("momentum_sq", "momentum_grad")
+
+
+class TableBuilder:
+    """Derives metrics and predictions; keeps what they need from step to step.
+
+    Args:
+        subject: what is watched.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._numel = np.array([layer.numel for layer in subject.layers])
+        self._group = np.array([layer.group for layer in subject.layers])
+        self._names = pa.array([layer.name for layer in subject.layers])
+        self.predictor = Predictor(subject)
+        self._with_rows = [layer for layer in subject.layers if layer.rows]
+        self._row_ends = np.cumsum([layer.rows for layer in self._with_rows])[:-1]
+        counts = [c.channels for c in subject.normalization]
+        self._channel_layer = np.repeat(
+            [c.layer for c in subject.normalization], counts
+        ).astype(np.intp)
+        self._channel_starts = np.cumsum([0, *counts[:-1]]).astype(np.intp)
+        self._tracer = MomentumTracer(sum(counts))
+
+    def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
+        """Rows of every table for consecutive measurements, in their order."""
+        hosts = [measurement.fetch() for measurement in batch]
+        groups = [measurement.groups() for measurement in batch]
+        steps = np.array([m.step for m in batch])
+        times = np.array([m.wall_time for m in batch])
+        has_grad = np.stack([m.has_grad for m in batch])
+        tables: dict[str, Columns] = {
+            "layers": self._layers(steps, times, hosts, groups, has_grad),
+            "groups": self._groups(steps, groups),
+        }
+        if self._with_rows:
+            tables["neurons"] = self._neurons(steps, hosts)
+        if self._subject.normalization:
+            tables["normalization"] = self._normalization(steps, hosts, groups)
+        return {name: _arrays(name, columns) for name, columns in tables.items()}
+
+    def _layers(
+        self,
+        steps: FloatArray,
+        times: FloatArray,
+        hosts: Sequence[Host],
+        groups: list[tuple[GroupState, ...]],
+        has_grad: np.ndarray,
+    ) -> Columns:
+        sums = np.stack([host.sums for host in hosts])
+        named = LayerSums.of(self._numel, sums)
+        for name in _OF_GRADIENT:
+            getattr(named, name)[~has_grad] = np.nan
+        if not self._subject.optimizer.has_momentum:
+            for name in _OF_MOMENTUM:
+                getattr(named, name)[:] = np.nan
+        layers = len(self._numel)
+        return {
+            "step": np.repeat(steps, layers),
+            "wall_time": np.repeat(times, layers),
+            "layer": pa.concat_arrays([self._names] * len(hosts)),
+            "numel": np.tile(self._numel, len(hosts)),
+            "lr": _per_group(groups, "lr")[:, self._group],
+            "weight_decay": _per_group(groups, "weight_decay")[:, self._group],
+            **derive(named),
+            **self.predictor.predict(groups, named.grad_sq * named.weight_sq),
+        }
+
+    def _neurons(self, steps: FloatArray, hosts: Sequence[Host]) -> Columns:
+        rows = np.stack([host.rows for host in hosts])
+        by_layer = [summarize(r) for r in np.split(rows, self._row_ends, axis=-1)]
+        names = pa.array([layer.name for layer in self._with_rows])
+        return {
+            "step": np.repeat(steps, len(by_layer)),
+            "layer": pa.concat_arrays([names] * len(hosts)),
+            **{
+                name: np.stack([columns[name] for columns in by_layer], axis=1)
+                for name in by_layer[0]
+            },
+        }
+
+    def _normalization(
+        self,
+        steps: FloatArray,
+        hosts: Sequence[Host],
+        groups: list[tuple[GroupState, ...]],
+    ) -> Columns:
+        norms = self._subject.normalization
+        per_step = [
+            self._trace(step, host, states)
+            for step, host, states in zip(steps, hosts, groups, strict=True)
+        ]
+        names = pa.array([c.name for c in norms])
+        return {
+            "step": np.repeat(steps, len(norms)),
+            "layer": pa.concat_arrays([names] * len(hosts)),
+            "channels": np.tile([c.channels for c in norms], len(hosts)),
+            **{
+                name: np.stack([counts[name] for counts in per_step])
+                for name in per_step[0]
+            },
+        }
+
+    def _trace(
+        self, step: int, host: Host, states: tuple[GroupState, ...]
+    ) -> dict[str, np.ndarray]:
+        gradient, weight, update = host.channels
+        of_channel = self._group[self._channel_layer]
+        kinds = self._subject.optimizer.kinds
+        decay = [
+            s.lr * s.weight_decay if kind in ("adamw", "lion") else 0.0
+            for s, kind in zip(states, kinds, strict=True)
+        ]
+        beta = [s.momentum if np.isnan(s.beta2) else s.beta2 for s in states]
+        masks = self._tracer.update(
+            int(step),
+            gradient,
+            weight,
+            update,
+            lr=np.array([s.lr for s in states])[of_channel],
+            decay=np.array(decay)[of_channel],
+            beta=np.array(beta)[of_channel],
+        )
+        return {
+            name: np.add.reduceat(mask.astype(np.int32), self._channel_starts)
+            for name, mask in masks.items()
+        }
+
+    def _groups(
+        self, steps: FloatArray, groups: list[tuple[GroupState, ...]]
+    ) -> Columns:
+        count = len(groups[0])
+        return {
+            "step": np.repeat(steps, count),
+            "group": np.tile(np.arange(count), len(groups)),
+            **{
+                name: _per_group(groups, name)
+                for name in TABLES["groups"].names("setting")
+            },
+        }
+
+
+def scalar_columns(rows: Sequence[tuple[int, float, str, float]]) -> list[pa.Array]:
+    """Rows (step, wall_time, name, value) of the `scalars` table."""
+    names = TABLES["scalars"].names()
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    return _arrays("scalars", columns)
+
+
+def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:
+    """One hyperparameter, shape (steps, groups)."""
+    return np.array([[getattr(state, name) for state in step] for step in groups])
+
+
+def _arrays(table: str, columns: Columns) -> list[pa.Array]:
+    return [_array(columns[field.name], field.type) for field in arrow_schema(table)]
+
+
+def _array(values: Any, dtype: pa.DataType) -> pa.Array:
+    if isinstance(values, np.ndarray):
+        # Too large for float32 becomes infinite there, which is what it means.
+        with np.errstate(over="ignore"):
+            values = values.reshape(-1).astype(dtype.to_pandas_dtype())
+        return pa.array(values)
+    return values if isinstance(values, pa.Array) else pa.array(values, dtype)

@@ -1,0 +1,45 @@
+"""Which optimizer steps are measured: `Schedule = Callable[[int], bool]`."""
+
+import operator
+from collections.abc import Callable
+from typing import TypeAlias
+
+from dynoscope.errors import ScheduleError
+
+__all__ = ["Schedule", "as_schedule", "every"]
+
+Schedule: TypeAlias = Callable[[int], bool]
+
+
+def every(n: int) -> Schedule:
+    """Measure steps 0, n, 2n, ...
+
+    Args:
+        n: interval in optimizer steps, at least 1.
+
+    Raises:
+        ScheduleError: n is not a positive whole number.
+
+    >>> [step for step in range(7) if every(3)(step)]
+    [0, 3, 6]
+    """
+    try:
+        interval = operator.index(n)
+    except TypeError:
+        raise ScheduleError(
+            f"every={n!r} is not a whole number of steps; "
+            "every=1 measures each step, every=10 each tenth"
+        ) from None
+    if isinstance(n, bool) or interval < 1:
+        raise ScheduleError(
+            f"every={n!r} would never measure; "
+            "every=1 measures each step, every=10 each tenth"
+        )
+    return lambda step: step % interval == 0
+
+
+def as_schedule(every_or_schedule: int | Schedule) -> Schedule:
+    """Take an interval or a schedule; give a schedule."""
+    if callable(every_or_schedule):
+        return every_or_schedule
+    return every(every_or_schedule)

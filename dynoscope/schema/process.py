@@ -1,0 +1,51 @@
+"""Which process writes a run, and whether it still lives."""
+
+import dataclasses
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["Writer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """A process, told apart from a later one with the same number.
+
+    Attributes:
+        host: host name.
+        pid: process number.
+        started: start time of the process in clock ticks since boot, 0 where
+            the system does not tell.
+    """
+
+    host: str
+    pid: int
+    started: int
+
+    @classmethod
+    def current(cls) -> "Writer":
+        """The calling process."""
+        return cls(platform.node(), os.getpid(), _start_time(os.getpid()))
+
+    def is_gone(self) -> bool | None:
+        """Whether it has ended; None if it runs on another host."""
+        if self.host != platform.node():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # somebody else's process: it exists
+        return self.started != _start_time(self.pid)
+
+
+def _start_time(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0  # no /proc here, or the process has just ended
+    # The command, in parentheses, may hold spaces: count fields after it.
+    state, *fields = stat.rpartition(")")[2].split()
+    return -1 if state == "Z" else int(fields[18])

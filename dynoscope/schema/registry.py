@@ -1,0 +1,333 @@
+"""Every column of every table: one metric, one entry.
+
+A metric that is added here and in the room that computes it appears in the
+files, the frames, the command line, the diff and the dashboard.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from dynoscope.errors import DynoscopeError
+
+__all__ = ["TABLES", "Metric", "Table", "metric"]
+
+Role = Literal["key", "measured", "predicted", "setting"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One column.
+
+    Attributes:
+        name: column name; stable for ever.
+        dtype: Arrow type: `int64`, `int32`, `float64`, `float32` or `string`.
+        role: `key` (identifies the row), `measured`, `predicted`, or `setting`
+            (a hyperparameter in force).
+        unit: unit, "" where dimensionless.
+        label: short title for an axis or a table head.
+        description: one sentence; formula in plain text where it helps.
+        source: paper and equation, "" where the definition says all.
+        log: whether its axis is best drawn logarithmic.
+        of: for a prediction, the measured metric that it predicts.
+    """
+
+    name: str
+    dtype: str
+    role: Role
+    unit: str
+    label: str
+    description: str
+    source: str = ""
+    log: bool = False
+    of: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table of a run: a folder of Parquet files."""
+
+    name: str
+    description: str
+    columns: tuple[Metric, ...]
+
+    def __getitem__(self, column: str) -> Metric:
+        """The column of that name; a DynoscopeError lists the choices."""
+        for candidate in self.columns:
+            if candidate.name == column:
+                return candidate
+        known = ", ".join(self.names())
+        raise DynoscopeError(
+            f"table {self.name!r} has no column {column!r}; it has: {known}"
+        )
+
+    def names(self, *roles: Role) -> list[str]:
+        """Names of the columns, of these roles only where any is given."""
+        return [c.name for c in self.columns if not roles or c.role in roles]
+
+
+def _key(name: str, dtype: str, label: str, description: str, unit: str = "") -> Metric:
+    return Metric(name, dtype, "key", unit, label, description)
+
+
+def _measured(
+    name: str,
+    unit: str,
+    label: str,
+    description: str,
+    source: str = "",
+    *,
+    dtype: str = "float32",
+    log: bool = False,
+) -> Metric:
+    return Metric(name, dtype, "measured", unit, label, description, source, log)
+
+
+def _predicted(name: str, of: str, unit: str, label: str, description: str) -> Metric:
+    source = "Kosson et al. 2024, table 1 and appendices F-I, as mended"
+    return Metric(
+        name, "float32", "predicted", unit, label, description, source, log=True, of=of
+    )
+
+
+def _setting(name: str, label: str, description: str) -> Metric:
+    return Metric(name, "float64", "setting", "", label, description)
+
+
+_STEP = _key(
+    "step", "int64", "step",
+    "Optimizer step from 0; the row describes the update step -> step + 1.", "steps",
+)  # fmt: skip
+_WALL_TIME = _key(
+    "wall_time", "float64", "time", "When the step ended, since the epoch.", "s"
+)
+_LAYER = _key(
+    "layer", "string", "layer", "Qualified name of the parameter, without wrappers."
+)
+_LR = _setting("lr", "learning rate", "Learning rate of this step.")
+_WEIGHT_DECAY = _setting(
+    "weight_decay", "weight decay", "Weight decay as the optimizer takes it."
+)
+
+_LAYERS = Table(
+    "layers",
+    "One row per measured step and parameter tensor.",
+    (
+        _STEP,
+        _WALL_TIME,
+        _LAYER,
+        _key("numel", "int64", "elements", "Number of elements."),
+        _measured(
+            "weight_norm", "", "weight norm",
+            "l2 norm of the weight before the step.", log=True,
+        ),
+        _measured(
+            "weight_max", "", "largest |weight|",
+            "Largest absolute weight before the step.", log=True,
+        ),
+        _measured(
+            "grad_l1", "", "gradient l1",
+            "l1 norm of the gradient that the optimizer received.", log=True,
+        ),
+        _measured(
+            "grad_l2", "", "gradient l2",
+            "l2 norm of the gradient that the optimizer received.", log=True,
+        ),
+        _measured(
+            "grad_ratio", "", "gradient l1/l2",
+            "l1 over l2 norm of the gradient, between 1 and sqrt(numel).",
+            "LION-rate, section 4",
+        ),
+        _measured(
+            "grad_density", "", "gradient density",
+            "grad_ratio / sqrt(numel); sqrt(2/pi) = .798 for Gaussian entries.",
+            "LION-rate, section 4",
+        ),
+        _measured(
+            "momentum_norm", "", "momentum norm",
+            "l2 norm of the optimizer's momentum before the step.", log=True,
+        ),
+        _measured(
+            "update_norm", "", "update norm",
+            "l2 norm of the change of the weight, weight decay included.",
+            "Kosson et al. 2024, eq. 3", log=True,
+        ),
+        _measured(
+            "update_ratio", "", "update / weight",
+            "Update norm over weight norm.", log=True,
+        ),
+        _measured(
+            "angular_update", "rad", "angular update",
+            "Angle between the weight before and after the step.",
+            "Kosson et al. 2024, eq. 5", log=True,
+        ),
+        _measured(
+            "weight_grad_cos", "", "cos(weight, gradient)",
+            "Cosine between weight and gradient; 0 if scale-invariant.",
+        ),
+        _measured(
+            "weight_update_cos", "", "cos(weight, update)",
+            "Cosine between weight and update; negative where the weight shrinks.",
+        ),
+        _measured(
+            "momentum_grad_cos", "", "cos(momentum, gradient)",
+            "Cosine between the momentum before the step and the gradient.",
+        ),
+        _measured(
+            "update_grad_cos", "", "cos(update, gradient)",
+            "Cosine between update and gradient; -1 for plain gradient descent.",
+        ),
+        _measured(
+            "unmoved_share", "", "unmoved share",
+            "Share of weights that are bit for bit the same after the step.",
+        ),
+        _measured(
+            "nonfinite", "", "non-finite entries",
+            "NaN and infinite entries of gradient, momentum and weight after the step.",
+        ),
+        _LR,
+        _WEIGHT_DECAY,
+        _predicted(
+            "pred_weight_norm", "weight_norm", "", "predicted weight norm",
+            "Weight norm in rotational equilibrium.",
+        ),
+        _predicted(
+            "pred_angular_update", "angular_update", "rad", "predicted angular update",
+            "Expected angle per step in rotational equilibrium.",
+        ),
+        _predicted(
+            "pred_update_rms", "update_norm", "", "predicted update RMS",
+            "Root expected squared norm of an update's gradient part.",
+        ),
+        _predicted(
+            "pred_half_life", "", "steps", "half-life of the norm",
+            "Steps in which the norm closes half its distance to equilibrium.",
+        ),
+    ),
+)  # fmt: skip
+
+_QUANTITIES = {
+    "weight_norm": ("", "norm of a neuron's weights before the step"),
+    "angular_update": ("rad", "angle by which the step turns a neuron's weights"),
+}
+_STATISTICS = {
+    "p05": "5 % quantile",
+    "p50": "Median",
+    "p95": "95 % quantile",
+    "min": "Smallest",
+    "max": "Largest",
+    "mean": "Mean",
+    "cv": "Coefficient of variation (standard deviation over mean)",
+}
+
+_NEURONS = Table(
+    "neurons",
+    "One row per measured step and layer: statistics over its output rows.",
+    (
+        _STEP,
+        _LAYER,
+        *(
+            _measured(
+                f"{quantity}_{short}",
+                "" if short == "cv" else unit,
+                f"{quantity.replace('_', ' ')} {short}",
+                f"{statistic} of the {meaning}, over output rows.",
+                "Kosson et al. 2024, figure 1",
+                log=short != "cv",
+            )
+            for quantity, (unit, meaning) in _QUANTITIES.items()
+            for short, statistic in _STATISTICS.items()
+        ),
+    ),
+)
+
+
+def _channel_count(name: str, label: str, description: str) -> Metric:
+    source = "SepNorm, section 3 and figure 2"
+    return _measured(name, "channels", label, description, source, dtype="int32")
+
+
+_NORMALIZATION = Table(
+    "normalization",
+    "One row per measured step and normalization layer, named by its bias.",
+    (
+        _STEP,
+        _LAYER,
+        _key("channels", "int32", "channels", "Channels of the layer."),
+        _channel_count(
+            "dead", "dead",
+            "Channels whose bias gets a gradient of exactly 0, but once had one."
+        ),
+        _channel_count(
+            "ghost", "ghost steps",
+            "Dead channels that the optimizer still moves by over lr/2 beyond decay.",
+        ),
+        _channel_count(
+            "revived", "revivals",
+            "Channels whose gradient is back after ceil(2.5/(1 - beta2)) steps at 0.",
+        ),
+        _channel_count(
+            "revived_k1", "revivals, k = 1",
+            "The same after ceil(1/(1 - beta2)) steps.",
+        ),
+        _channel_count(
+            "revived_k5", "revivals, k = 5",
+            "The same after ceil(5/(1 - beta2)) steps.",
+        ),
+    ),
+)  # fmt: skip
+
+_GROUPS = Table(
+    "groups",
+    "One row per measured step and parameter group of the optimizer.",
+    (
+        _STEP,
+        _key("group", "int32", "group", "Index of the parameter group."),
+        _LR,
+        _WEIGHT_DECAY,
+        _setting("beta1", "beta 1", "First moment coefficient; NaN if none."),
+        _setting("beta2", "beta 2", "Second moment coefficient; NaN if none."),
+        _setting("momentum", "momentum", "SGD's momentum coefficient; NaN if none."),
+    ),
+)
+
+_SCALARS = Table(
+    "scalars",
+    "What the user logs, and dynoscope's own cost (names under `dynoscope/`).",
+    (
+        _STEP,
+        _WALL_TIME,
+        _key("name", "string", "name", "Name given to `scope.log`."),
+        _measured("value", "", "value", "The number.", dtype="float64"),
+    ),
+)
+
+_FINDINGS = Table(
+    "findings",
+    "What rules found in the measurements.",
+    (
+        _STEP,
+        _LAYER,
+        _key("rule", "string", "rule", "Name of the rule."),
+        _key("severity", "string", "severity", "note, warning or error."),
+        _key("message", "string", "message", "The finding in a sentence."),
+        _key("evidence", "string", "evidence", "The numbers behind it, as JSON."),
+    ),
+)
+
+TABLES: Final[Mapping[str, Table]] = {
+    table.name: table
+    for table in (_LAYERS, _NEURONS, _NORMALIZATION, _GROUPS, _SCALARS, _FINDINGS)
+}
+"""Every table by name."""
+
+
+def metric(name: str, table: str = "layers") -> Metric:
+    """Look up a column.
+
+    Raises:
+        DynoscopeError: no such table or column; the message lists the choices.
+    """
+    if table not in TABLES:
+        raise DynoscopeError(f"no table {table!r}; there are: {', '.join(TABLES)}")
+    return TABLES[table][name]

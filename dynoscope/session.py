@@ -1,0 +1,214 @@
+"""`watch`: wire hooks to a recorder, and undo it."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynoscope.errors import RunExistsError, UnwatchableError
+from dynoscope.hooks import Watcher, find_watched
+from dynoscope.measurement import ScalarEntry
+from dynoscope.reader import Run, open_run
+from dynoscope.recorder import Recorder
+from dynoscope.schedule import Schedule, as_schedule
+from dynoscope.schema import TABLES
+from dynoscope.schema.folder import MANIFEST
+
+__all__ = ["Scope", "watch"]
+
+
+class Scope:
+    """The running watch, as `with dynoscope.watch(...) as scope` gives it.
+
+    Attributes:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: Path, watcher: Watcher, recorder: Recorder) -> None:
+        self.run = run
+        self._watcher = watcher
+        self._recorder = recorder
+        self._first_step = watcher.step
+        self._lags: dict[str, int] = {}
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps taken: the number of the next one, from 0."""
+        return self._watcher.step
+
+    def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
+        """Record numbers; tensors of one element are taken without waiting.
+
+        A number belongs to the update of its iteration, whether the loop logs
+        before or after `optimizer.step()`: a name that is first logged before
+        the first step is taken to be logged ahead of steps from then on, any
+        other after them. `step` says it outright.
+
+        Args:
+            step: the optimizer step that the numbers belong to.
+            **scalars: numbers by name.
+
+        Raises:
+            TypeError: a value is neither a number nor a tensor of one element.
+        """
+        now = time.time()
+        for name, value in scalars.items():
+            fetch = _fetcher(name, value)
+            lag = self._lags.setdefault(name, int(self.step > self._first_step))
+            at = max(self.step - lag, 0) if step is None else step
+            self._recorder.log(ScalarEntry(at, now, name, fetch))
+
+
+@contextlib.contextmanager
+def watch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    every: int | Schedule = 1,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    neurons: bool = True,
+    config: Mapping[str, Any] | Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    strict: bool = False,
+    quiet: bool = False,
+) -> Iterator[Scope]:
+    """Measure how an optimizer moves a model's weights, for the length of a block.
+
+    The training is not changed by it: weights, optimizer state and random
+    numbers are bit for bit those of the same block without it. An error of
+    dynoscope's own is reported once and ends the measuring, not the training.
+
+    Args:
+        model: the model that is trained.
+        optimizer: the optimizer that is stepped.
+        run: folder to write; None makes one under `runs/` by date and model.
+        every: interval of measured steps, or a function from step to bool.
+        include: regular expression(s); only layers whose name one of them finds.
+        exclude: regular expression(s); no layer whose name one of them finds.
+        neurons: whether norms and angles of single neurons are measured too.
+        config: what you want to know of this run later: a mapping, a dataclass,
+            or an `argparse.Namespace`.
+        resume: continue the run in that folder, after its last recorded step.
+        overwrite: replace the run in that folder.
+        strict: raise dynoscope's own errors instead of going on without it.
+        quiet: do not say at the end where the run is.
+
+    Yields:
+        A `Scope`, to log numbers.
+
+    Raises:
+        UnwatchableError: there is nothing to watch; the message says why.
+        RunExistsError: the folder holds a run already, or something else.
+        ScheduleError: `every` makes no sense.
+    """
+    schedule = as_schedule(every)
+    watched = find_watched(
+        model, optimizer, include=include, exclude=exclude, neurons=neurons
+    )
+    watcher = Watcher(watched, schedule)
+    folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
+    watcher.step = _prepare(folder, resume=resume, overwrite=overwrite)
+    settings = {
+        "config": {} if config is None else config,
+        "every": every if isinstance(every, int) else repr(every),
+    }
+    recorder = Recorder(folder, watched.subject, settings, strict=strict)
+    failure: BaseException | None = None
+    started = time.perf_counter()
+    try:
+        recorder.start()
+        watcher.attach(recorder)
+        yield Scope(folder, watcher, recorder)
+    except BaseException as error:
+        if not (isinstance(error, SystemExit) and not error.code):
+            failure = error
+        raise
+    finally:
+        watcher.detach()
+        recorder.close(failure)
+        if not quiet:
+            _say_goodbye(folder, recorder, time.perf_counter() - started)
+
+
+def _fetcher(name: str, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise TypeError(
+                f"scope.log({name}=...) takes one number, not a tensor of shape "
+                f"{tuple(value.shape)}; log its mean, or its elements by name"
+            )
+        # A copy, since the loop may change it in place; on an accelerator the
+        # writer's thread does the waiting.
+        kept = value.detach().clone()
+        return lambda: float(kept)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"scope.log({name}=...) takes a number, not {type(value).__name__}"
+        ) from None
+    return lambda: number
+
+
+def _fresh_folder(model: str) -> Path:
+    stem = f"{time.strftime('%Y-%m-%d_%H%M%S')}-{model}"
+    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
+        folder = Path("runs") / f"{stem}{suffix}"
+        if not folder.exists():
+            return folder
+    raise RunExistsError(f"no free name like {stem!r} is left in runs/; pass run=")
+
+
+def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
+    """Make the folder ready; give the number of the first step."""
+    if resume and overwrite:
+        raise UnwatchableError("resume=True and overwrite=True exclude each other")
+    if not (folder / MANIFEST).exists():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return 0
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise RunExistsError(
+                f"{folder} exists and is not a dynoscope run; "
+                "nothing in it was touched. Pass another run="
+            ) from None
+        return 0
+    previous = open_run(folder)
+    if not (resume or overwrite):
+        raise RunExistsError(
+            f"{folder} holds a run already ({previous.status}); pass resume=True to "
+            "continue it, overwrite=True to replace it, or another run="
+        )
+    if previous.status == "running":
+        raise RunExistsError(f"{folder} is being written by another process right now")
+    if resume:
+        return _next_step(previous)
+    for table in TABLES:
+        shutil.rmtree(folder / table, ignore_errors=True)
+    (folder / MANIFEST).unlink()
+    return 0
+
+
+def _next_step(run: Run) -> int:
+    last = run.last_step
+    return 0 if last is None else last + 1
+
+
+def _say_goodbye(folder: Path, recorder: Recorder, seconds: float) -> None:
+    progress = recorder.progress
+    gaps = "".join(
+        f", {progress[kind]} {kind}" for kind in ("skipped", "lost") if progress[kind]
+    )
+    print(
+        f"dynoscope: {progress['measured']} steps measured{gaps}, in {folder}; "
+        f"look with: dynoscope dash {folder.parent}"
+    )

@@ -1,0 +1,141 @@
+"""What an optimizer is, and where it keeps its momentum and hyperparameters.
+
+An optimizer is recognised by its class name together with the keys of its
+groups, so that no optimizer package has to be imported. An unknown one is
+measured all the same; only predictions are absent, with the reason stated.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+
+from dynoscope.measurement import GroupState, OptimizerInfo
+
+__all__ = ["Adapter", "adapter_for"]
+
+Group: TypeAlias = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """How to read one class of optimizers.
+
+    Attributes:
+        momentum_key: the momentum's key in the optimizer's state, "" if none.
+        keys: keys that every parameter group of this class has.
+        theory: from a group, which theory applies; else None and the reason.
+    """
+
+    momentum_key: str
+    keys: frozenset[str]
+    theory: Callable[[Group], tuple[str | None, str]]
+
+    def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
+        """What a run's manifest says of the optimizer."""
+        theories = [self.theory(group) for group in optimizer.param_groups]
+        return OptimizerInfo(
+            name=type(optimizer).__name__,
+            kinds=tuple(kind for kind, _ in theories),
+            reasons=tuple(reason for _, reason in theories),
+            has_momentum=bool(self.momentum_key),
+            hyperparameters=tuple(
+                {key: value for key, value in group.items() if key != "params"}
+                for group in optimizer.param_groups
+            ),
+        )
+
+    def momentum(
+        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The parameter's momentum; None where there is none (yet)."""
+        # `state` makes an entry for whatever it is asked by index: use get.
+        found = optimizer.state.get(parameter, {}).get(self.momentum_key)
+        return found if isinstance(found, torch.Tensor) else None
+
+
+def capture(group: Group) -> Callable[[], GroupState]:
+    """Keep a group's hyperparameters of now; read them out later.
+
+    A tensor learning rate is changed in place by schedulers, so it is copied;
+    reading the copy may wait for its device, so that is left to the caller of
+    the returned function, on the writer's thread.
+    """
+    beta1, beta2 = group.get("betas", (np.nan, np.nan))[:2]
+    values = {
+        "lr": group.get("lr", np.nan),
+        "weight_decay": group.get("weight_decay", 0.0),
+        "beta1": beta1,
+        "beta2": beta2,
+        "momentum": group.get("momentum", np.nan),
+        "dampening": group.get("dampening", 0.0),
+    }
+    kept = {
+        key: value.detach().clone() if isinstance(value, torch.Tensor) else value
+        for key, value in values.items()
+    }
+    nesterov = bool(group.get("nesterov", False))
+    return lambda: GroupState(
+        **{key: float(value) for key, value in kept.items()}, nesterov=nesterov
+    )
+
+
+def adapter_for(optimizer: torch.optim.Optimizer) -> Adapter:
+    """The adapter of an optimizer's class; a measuring-only one if unknown."""
+    cls = type(optimizer)
+    for base in cls.__mro__:
+        adapter = _ADAPTERS.get(base.__name__)
+        if adapter is None or not adapter.keys <= optimizer.param_groups[0].keys():
+            continue
+        # torch wraps a class's step when it is first instantiated.
+        if _own_step(cls) is not _own_step(base):
+            return _measuring_only(
+                f"{cls.__name__} replaces the step of {base.__name__}"
+            )
+        return adapter
+    return _measuring_only(f"no theory is known for {cls.__name__}")
+
+
+def _own_step(cls: type) -> Callable[..., Any]:
+    step: Callable[..., Any] = getattr(cls, "step")  # noqa: B009 (any class)
+    original: Callable[..., Any] = inspect.unwrap(step)
+    return original
+
+
+def _measuring_only(reason: str) -> Adapter:
+    return Adapter("", frozenset(), lambda group: (None, reason))
+
+
+def _sgd(group: Group) -> tuple[str | None, str]:
+    return "sgdm", ""
+
+
+def _adam(group: Group) -> tuple[str | None, str]:
+    if group["amsgrad"]:
+        return None, "no theory covers the running maximum of amsgrad"
+    decoupled = group.get("decoupled_weight_decay", False)
+    return ("adamw" if decoupled else "adam_l2"), ""
+
+
+def _adamw(group: Group) -> tuple[str | None, str]:
+    return _adam({"decoupled_weight_decay": True, **group})
+
+
+def _lion(group: Group) -> tuple[str | None, str]:
+    return "lion", ""
+
+
+_ADAM_KEYS = frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"})
+_ADAPTERS: Final[Mapping[str, Adapter]] = {
+    "SGD": Adapter(
+        "momentum_buffer",
+        frozenset({"lr", "momentum", "dampening", "nesterov", "weight_decay"}),
+        _sgd,
+    ),
+    "Adam": Adapter("exp_avg", _ADAM_KEYS, _adam),
+    "AdamW": Adapter("exp_avg", _ADAM_KEYS, _adamw),
+    "Lion": Adapter("exp_avg", frozenset({"lr", "betas", "weight_decay"}), _lion),
+}
