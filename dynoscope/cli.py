@@ -1,0 +1,95 @@
+"""The command line: parse, then call one room."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynoscope.errors import DynoscopeError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="See how the optimizer is really moving the weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Runs = Annotated[Path, typer.Argument(help="A run, or a folder of runs.")]
+Port = Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")]
+Host = Annotated[str, typer.Option(help="Address to bind to.")]
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """One line for what the user can mend; a traceback for what we must."""
+    try:
+        yield
+    except DynoscopeError as error:
+        print(f"dynoscope: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def dash(
+    runs: Runs = Path("runs"),
+    port: Port = 8050,
+    host: Host = "127.0.0.1",
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Serve the live dashboard of a folder of runs."""
+    from dynoscope.dashboard import serve
+
+    with _plain_errors():
+        serve(runs, host=host, port=port, browser=browser)
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A run.")],
+    b: Annotated[Path, typer.Argument(help="The run to hold against it.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with plots to this file.")
+    ] = None,
+) -> None:
+    """Compare two runs: configuration, then every metric of every layer."""
+    from dynoscope.diff import diff as compare
+    from dynoscope.diff.text import print_diff
+
+    with _plain_errors():
+        found = compare(a, b)
+        if html is not None:
+            from dynoscope.dashboard.report import write_report
+
+            write_report(found, html)
+        if json:
+            print(found.to_json())
+        else:
+            print_diff(found)
+
+
+@app.command()
+def demo(
+    runs: Annotated[Path, typer.Option(help="Where to write the runs.")] = Path(
+        "runs/demo"
+    ),
+    port: Port = 8050,
+    host: Host = "127.0.0.1",
+    serve: Annotated[bool, typer.Option(help="Serve until Ctrl-C.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Train a small network on real images, twice, and watch it."""
+    from dynoscope.demo import run_demo
+
+    with _plain_errors():
+        run_demo(runs, host=host, port=port, serve=serve, browser=browser)
+
+
+def main() -> None:
+    """Entry point of the `dynoscope` command."""
+    app()
