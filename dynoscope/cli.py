@@ -67,6 +67,7 @@ def diff(
             from dynoscope.dashboard.report import write_report
 
             write_report(found, html)
+            print(f"dynoscope: wrote {html}", file=sys.stderr)
         if json:
             print(found.to_json())
         else:

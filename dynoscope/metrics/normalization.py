@@ -58,6 +58,8 @@ class MomentumTracer:
         self._silent = np.zeros(channels, np.int64)
         self._alive = np.zeros(channels, np.bool_)
         self._last_step = -1
+        self._beta: FloatArray = np.empty(0)
+        self._horizons: dict[str, npt.NDArray[np.int64]] = {}
 
     def update(
         self,
@@ -90,10 +92,15 @@ class MomentumTracer:
         Returns:
             For each of NORMALIZATION_METRICS, a mask of shape (channels,).
         """
+        if not np.array_equal(beta, self._beta, equal_nan=True):
+            self._beta = beta
+            self._horizons = {
+                name: _silences(k, beta) for name, k in HORIZONS.items()
+            }
         zero = gradient == 0
         revived = {
-            name: ~zero & (self._silent >= _silences(k, beta))
-            for name, k in HORIZONS.items()
+            name: ~zero & (self._silent >= horizon)
+            for name, horizon in self._horizons.items()
         }
         elapsed = step - self._last_step
         self._silent = np.where(zero & self._alive, self._silent + elapsed, 0)

@@ -31,6 +31,9 @@ PIECE: Final = 1 << 18
 SMALL: Final = 1 << 12
 """Layers of up to this many elements are stacked with others of their shape."""
 
+LONG_ROW: Final = 1 << 14
+"""Above this length a norm, taken in one pass, would lose float32 accuracy."""
+
 Tensors: TypeAlias = Sequence[Tensor | None]
 
 
@@ -352,8 +355,14 @@ def _sum_rows(
     """Take ROW_SUMS over each run of `row_length` elements."""
     shape = (-1, row_length)
     old, update, product = old.view(shape), update.view(shape), product.view(shape)
-    for row, (a, b) in enumerate(((old, old), (old, update), (update, update))):
-        torch.sum(torch.mul(a, b, out=product), 1, out=out[row])
+    weight_sq, weight_update, update_sq = out
+    torch.sum(torch.mul(old, update, out=product), 1, out=weight_update)
+    for x, square in ((old, weight_sq), (update, update_sq)):
+        if row_length <= LONG_ROW:
+            torch.linalg.vector_norm(x, dim=1, out=square)
+            square.square_()
+        else:
+            torch.sum(torch.mul(x, x, out=product), 1, out=square)
 
 
 def _flat(x: Tensor, like: Tensor) -> Tensor:

@@ -31,10 +31,17 @@ class Cursor:
         self._offset = 0  # where its next rows begin, while it is a journal
         self.problems: dict[str, str] = {}
 
-    def poll(self) -> pa.Table:
-        """Rows that are new since the last poll; an empty table if none is."""
+    def poll(self, limit: int | None = None) -> pa.Table:
+        """Rows that are new since the last poll; an empty table if none is.
+
+        Args:
+            limit: start on no further file once there are this many rows; the
+                next poll goes on from there.
+        """
         pieces: list[pa.Table] = []
         for file in list_files(self._run, self._table):
+            if limit is not None and sum(map(len, pieces)) >= limit:
+                break
             if file.number < self._number:
                 continue
             if file.number > self._number:

@@ -1,6 +1,6 @@
 """Modules and whole models, rolled up exactly from the rows of their layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,13 @@ from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of
 from dynoscope.schema import TABLES
 
-__all__ = ["is_roll_up", "members_of", "roll_up_frame", "roll_ups_of"]
+__all__ = [
+    "is_roll_up",
+    "members_of",
+    "roll_up_columns",
+    "roll_up_frame",
+    "roll_ups_of",
+]
 
 
 def is_roll_up(name: str) -> bool:
@@ -62,21 +68,37 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
         if column not in ("step", "layer")
     }
     arrays = {key: frame.to_numpy(dtype=float) for key, frame in wide.items()}
-    sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
     rolled = {
         "step": wide["numel"].index.to_numpy(),
         "wall_time": arrays["wall_time"].max(axis=1),
         "layer": name,
-        "numel": sums.numel.astype(int),
+        **roll_up_columns(arrays),
+    }
+    rolled["numel"] = rolled["numel"].astype(int)
+    return pd.DataFrame(rolled)[TABLES["layers"].names()]
+
+
+def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Columns of a roll-up from those of its layers.
+
+    Args:
+        arrays: `numel`, settings, measured and predicted columns of `layers`,
+            each of shape (steps, layers).
+
+    Returns:
+        The same columns, each of shape (steps,).
+    """
+    sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
+    return {
+        "numel": sums.numel,
         "lr": _common(arrays["lr"]),
         "weight_decay": _common(arrays["weight_decay"]),
         **derive(sums),
         **_predictions(arrays),
     }
-    return pd.DataFrame(rolled)[TABLES["layers"].names()]
 
 
-def _predictions(arrays: dict[str, FloatArray]) -> dict[str, FloatArray]:
+def _predictions(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Norms add in squares; the angle is that of all layers turning at once."""
     weight_sq = arrays["pred_weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -69,13 +69,14 @@ class Predictor:
             name: np.array([[getattr(state, name)] for state in states])
             for name in _HYPERPARAMETERS
         }
+        # NaN stands for what this optimizer does not have.
         betas = column.pop("beta1"), column.pop("beta2")
         column["momentum"] = np.nan_to_num(column["momentum"])
         try:
             found = theory.equilibrium(
                 kind,
                 numel=self._numel[members],
-                betas=betas,
+                betas=None if np.isnan(betas).any() else betas,
                 effective_grad_sq=means[:, members],
                 **column,
             )

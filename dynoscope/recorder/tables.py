@@ -79,9 +79,9 @@ class TableBuilder:
         named = LayerSums.of(self._numel, sums)
         for name in _OF_GRADIENT:
             getattr(named, name)[~has_grad] = np.nan
-        if not self._subject.optimizer.has_momentum:
-            for name in _OF_MOMENTUM:
-                getattr(named, name)[:] = np.nan
+        has_momentum = self._has_momentum(groups)
+        for name in _OF_MOMENTUM:
+            getattr(named, name)[~has_momentum] = np.nan
         layers = len(self._numel)
         return {
             "step": np.repeat(steps, layers),
@@ -94,9 +94,18 @@ class TableBuilder:
             **self.predictor.predict(groups, named.grad_sq * named.weight_sq),
         }
 
+    def _has_momentum(self, groups: list[tuple[GroupState, ...]]) -> np.ndarray:
+        """Where a momentum exists: not in an unknown optimizer, nor in plain SGD."""
+        known = self._subject.optimizer.has_momentum
+        return (_per_group(groups, "momentum")[:, self._group] != 0) & known
+
     def _neurons(self, steps: FloatArray, hosts: Sequence[Host]) -> Columns:
         rows = np.stack([host.rows for host in hosts])
-        by_layer = [summarize(r) for r in np.split(rows, self._row_ends, axis=-1)]
+        parts = np.split(rows, self._row_ends, axis=-1)
+        by_layer = [
+            summarize(part, layer.numel // layer.rows)
+            for part, layer in zip(parts, self._with_rows, strict=True)
+        ]
         names = pa.array([layer.name for layer in self._with_rows])
         return {
             "step": np.repeat(steps, len(by_layer)),

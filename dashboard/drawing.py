@@ -1,0 +1,189 @@
+"""Callbacks that draw: each redraws when the curves, the choice or the theme change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dash import ALL, Dash, Input, Output, State, no_update
+
+from dynoscope.dashboard.figures import Figure
+from dynoscope.dashboard.header import run_header, unreadable_header
+from dynoscope.dashboard.heatmap import rotation_map
+from dynoscope.dashboard.layout import metric_card
+from dynoscope.dashboard.plots import (
+    NEURONS,
+    Plot,
+    count_plot,
+    find_metric,
+    layer_plot,
+    lr_plot,
+    scalar_plot,
+)
+from dynoscope.dashboard.store import Store
+from dynoscope.dashboard.theme import scheme
+from dynoscope.schema import Metric, metric
+
+__all__ = ["register_drawing"]
+
+# Whatever is drawn depends on these three.
+_SELECTION = Input("selection", "data")
+_SEEN = Input("seen", "data")
+_THEME = Input("scheme", "data")
+
+
+def register_drawing(app: Dash, store: Store) -> None:
+    """Register every callback that draws."""
+    _register_header(app, store)
+    _register_training(app, store)
+    _register_map(app, store)
+    _register_layer(app, store)
+    _register_counts(app, store)
+
+
+def _register_header(app: Dash, store: Store) -> None:
+    @app.callback(Output("header", "children"), _SELECTION, _SEEN, _THEME)
+    def header(selection: list[str], _: Any, theme: str | None) -> Any:
+        if not selection:
+            return "Choose a run in the list."
+        states = store.states(selection)
+        entries = {
+            key: entry for key in selection if (entry := store.entry(key)) is not None
+        }
+        unreadable = [
+            unreadable_header(entry)
+            for key, entry in entries.items()
+            if key not in states
+        ]
+        return [*run_header(states, entries, scheme(theme)), *unreadable]
+
+
+def _register_training(app: Dash, store: Store) -> None:
+    @app.callback(
+        Output({"type": "plot", "name": "scalar"}, "figure"),
+        Output({"type": "latest", "name": "scalar"}, "children"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+        Input("scalar", "value"),
+        Input("scalar-log", "checked"),
+    )
+    def scalar(
+        selection: list[str], _: Any, theme: str | None, name: str | None, log: bool
+    ) -> Any:
+        if not selection:
+            return no_update, no_update
+        states = store.states(selection)
+        return scalar_plot(states, name or "", scheme(theme), log=bool(log))
+
+    @app.callback(
+        Output({"type": "plot", "name": "lr"}, "figure"),
+        Output({"type": "latest", "name": "lr"}, "children"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+    )
+    def learning_rate(selection: list[str], _: Any, theme: str | None) -> Any:
+        if not selection:
+            return no_update, no_update
+        return lr_plot(store.states(selection), scheme(theme))
+
+
+def _register_map(app: Dash, store: Store) -> None:
+    @app.callback(
+        Output("map", "figure"),
+        Output("map", "style"),
+        Output("map-note", "children"),
+        Output("map-run", "children"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+        Input("layer", "value"),
+        State("map", "style"),
+    )
+    def draw_map(
+        selection: list[str], _: Any, theme: str | None, layer: str | None, style: Any
+    ) -> Any:
+        states = store.states(selection)
+        if not states:
+            return (no_update,) * 4
+        run, state = next(iter(states.items()))
+        drawn = rotation_map(state, layer, scheme(theme))
+        wanted = {"height": drawn.height}
+        name = run if len(states) > 1 else ""
+        return drawn.figure, wanted if wanted != style else no_update, drawn.note, name
+
+
+def _register_layer(app: Dash, store: Store) -> None:
+    @app.callback(Output("layer-plots", "children"), Input("metrics", "value"))
+    def lay_out(names: list[str] | None) -> Any:
+        return [
+            metric_card("layer-plot", name, (m := find_metric(name)), _title(name, m))
+            for name in names or []
+        ]
+
+    @app.callback(
+        Output({"type": "layer-plot", "name": ALL}, "figure"),
+        Output({"type": "layer-plot-latest", "name": ALL}, "children"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+        Input("layer", "value"),
+        Input({"type": "layer-plot", "name": ALL}, "id"),
+    )
+    def draw(
+        selection: list[str],
+        _: Any,
+        theme: str | None,
+        layer: str | None,
+        ids: list[Mapping[str, str]],
+    ) -> Any:
+        states = store.states(selection)
+        if not states or not layer:
+            return _unchanged(ids)
+        colors = scheme(theme)
+        plots = [layer_plot(states, layer, i["name"], colors) for i in ids]
+        return _columns(plots)
+
+
+def _register_counts(app: Dash, store: Store) -> None:
+    @app.callback(Output("count-plots", "children"), Input("counts", "value"))
+    def lay_out(names: list[str] | None) -> Any:
+        found = [(name, metric(name, "normalization")) for name in names or []]
+        return [metric_card("count-plot", n, m, _title(n, m)) for n, m in found]
+
+    @app.callback(
+        Output({"type": "count-plot", "name": ALL}, "figure"),
+        Output({"type": "count-plot-latest", "name": ALL}, "children"),
+        Output("counts-body", "hidden"),
+        Output("counts-note", "children"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+        Input({"type": "count-plot", "name": ALL}, "id"),
+    )
+    def draw(
+        selection: list[str], _: Any, theme: str | None, ids: list[Mapping[str, str]]
+    ) -> Any:
+        states = store.states(selection)
+        if not states:
+            return *_unchanged(ids), no_update, no_update
+        if not any(state.normalization.names for state in states.values()):
+            said = (
+                "This model has no normalization layer with a trained bias, so "
+                "there are no channels to count."
+            )
+            return *_unchanged(ids), True, said
+        plots = [count_plot(states, i["name"], scheme(theme)) for i in ids]
+        return *_columns(plots), False, ""
+
+
+def _title(name: str, entry: Metric) -> str:
+    title = f"{entry.label} [{entry.unit}]" if entry.unit else entry.label
+    return f"neurons: {title}" if name.startswith(NEURONS) else title
+
+
+def _columns(plots: Sequence[Plot]) -> tuple[list[Figure], list[str]]:
+    return [plot.figure for plot in plots], [plot.latest for plot in plots]
+
+
+def _unchanged(ids: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    return [no_update] * len(ids), [no_update] * len(ids)

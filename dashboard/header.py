@@ -1,0 +1,119 @@
+"""The selected runs in words: what they are, how they stand, what went wrong."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+
+from dynoscope.dashboard.figures import number
+from dynoscope.dashboard.plots import States
+from dynoscope.dashboard.state import RunState
+from dynoscope.dashboard.store import Entry
+from dynoscope.dashboard.theme import STATUS_COLORS, Scheme
+
+__all__ = ["run_header", "unreadable_header"]
+
+
+def run_header(
+    states: States, entries: dict[str, Entry], scheme: Scheme
+) -> list[Any]:
+    """One strip per selected run."""
+    return [
+        _strip(key, state, entries[key], scheme.run_color(position))
+        for position, (key, state) in enumerate(states.items())
+        if key in entries
+    ]
+
+
+def unreadable_header(entry: Entry) -> Any:
+    """Why a run cannot be shown."""
+    return _alert(f"{entry.key} cannot be read", [entry.row["note"]], "red")
+
+
+def _strip(key: str, state: RunState, entry: Entry, color: str) -> Any:
+    row = entry.row
+    status = dmc.Badge(
+        row["status"],
+        color=STATUS_COLORS.get(row["status"], "gray"),
+        variant="light",
+        className="status",
+    )
+    title = dmc.Group(
+        [
+            html.Span(className="swatch", style={"background": color}),
+            html.H2(key, className="run-name"),
+            status,
+        ],
+        gap="xs",
+        wrap="wrap",
+    )
+    children = [title, dmc.Group(_facts(state, row), gap="lg", className="facts")]
+    if row["status"] == "failed":
+        children.append(_alert("Training ended with an exception", [row["note"]], "red"))
+    problems = [*row["problems"], *_damage(state, row)]
+    if problems:
+        children.append(_alert("What went wrong besides training", problems, "orange"))
+    return html.Div(children, className="strip")
+
+
+def _damage(state: RunState, row: dict[str, Any]) -> list[str]:
+    # While a journal is being written its last batch may be incomplete.
+    return [] if row["status"] == "running" else state.damage
+
+
+def _facts(state: RunState, row: dict[str, Any]) -> list[Any]:
+    manifest = state.run.manifest
+    progress = manifest["progress"]
+    parameters = manifest["model"]["parameters"]
+    facts = [
+        _fact("model", f"{row['model']}, {number(parameters)} parameters"),
+        _fact("optimizer", f"{row['optimizer']}{_hyperparameters(manifest)}"),
+        _fact("steps measured", f"{progress['measured']:,}"),
+        _fact("lost or skipped", _lost(progress)),
+        _fact("dynoscope's own cost", _cost(state)),
+    ]
+    if state.layers.stride > 1:
+        facts.append(
+            _fact("shown", f"the most unusual of every {state.layers.stride} steps")
+        )
+    return facts
+
+
+def _fact(name: str, value: str) -> Any:
+    return html.Div([html.Span(name), html.Strong(value)], className="fact")
+
+
+def _hyperparameters(manifest: dict[str, Any]) -> str:
+    """Learning rate and weight decay, where all groups agree."""
+    groups = manifest["optimizer"]["hyperparameters"]
+    words = []
+    for name in ("lr", "weight_decay"):
+        values = {group.get(name) for group in groups if name in group}
+        if len(values) == 1 and isinstance(value := values.pop(), int | float):
+            words.append(f"{name} {value:g}")
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _lost(progress: dict[str, Any]) -> str:
+    skipped, lost = progress["skipped"], progress["lost"]
+    if not skipped and not lost:
+        return "none"
+    return f"{lost:,} lost, {skipped:,} skipped"
+
+
+def _cost(state: RunState) -> str:
+    per_step, share = state.cost.per_step, state.cost.share
+    if per_step is None:
+        return "–"
+    words = f"{per_step * 1e3:.2f} ms a step"
+    return words if share is None else f"{words}, {share:.1%} of the time"
+
+
+def _alert(title: str, lines: list[str], color: str) -> Any:
+    return dmc.Alert(
+        [html.Div(line, className="wrap") for line in lines],
+        title=title,
+        color=color,
+        variant="light",
+        className="alert",
+    )

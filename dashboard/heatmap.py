@@ -1,0 +1,174 @@
+"""Map of layers and steps: measured against predicted rotation."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from dynoscope.dashboard.figures import Figure, packed, shortened
+from dynoscope.dashboard.state import RunState
+from dynoscope.dashboard.theme import SEQUENTIAL, Scheme
+from dynoscope.schema import metric
+
+__all__ = ["CLIP", "RotationMap", "rotation_map"]
+
+CLIP: Final = 3.0
+"""The colour scale ends at 2**-CLIP and 2**CLIP."""
+
+TICKS: Final = ["≤ 1/8", "1/4", "1/2", "1×", "2×", "4×", "≥ 8×"]
+HOVER: Final = "%{{y}}<br>around step %{{x:.0f}}<br><b>{}</b><extra></extra>"
+ROW_HEIGHT: Final = 22
+HEIGHTS: Final = (220, 820)
+"""Least and most height of the map, in pixels."""
+
+
+class RotationMap(NamedTuple):
+    """The map and what has to be said about it."""
+
+    figure: Figure
+    note: str
+    height: int
+
+
+def rotation_map(state: RunState, layer: str | None, scheme: Scheme) -> RotationMap:
+    """Measured over predicted angular update; the measured one where none is.
+
+    Args:
+        state: the run.
+        layer: the chosen layer, whose row is framed.
+        scheme: colours.
+    """
+    with state.lock:
+        ratio, measured = state.rotation.ratio(), state.rotation.measured()
+        first, last = state.rotation.steps
+        width = state.rotation.width
+    has_prediction = bool(np.isfinite(ratio).any()) or not len(first)
+    names = state.layer_names
+    height = int(np.clip(len(names) * ROW_HEIGHT + 80, *HEIGHTS))
+    trace = {
+        "type": "heatmap",
+        "x": packed((first + last) / 2),
+        "y": names,
+        "hoverongaps": False,
+        "xgap": 0,
+        "ygap": 1,
+        "name": "",
+        **(_ratio(ratio, scheme) if has_prediction else _angles(measured)),
+    }
+    trace["colorbar"] = {**_colorbar(scheme), **trace["colorbar"]}
+    layout = scheme.layout(
+        xaxis={"title": {"text": "step"}, "showgrid": False, "rangemode": "tozero"},
+        yaxis={
+            "type": "category",
+            "range": [len(names) - 0.5, -0.5],
+            "showgrid": False,
+            "showticklabels": False,
+            "ticks": "",
+        },
+        hovermode="closest",
+        annotations=_labels(names, height, scheme),
+        margin={"l": 12 + 7 * max(len(shortened(name)) for name in names), "r": 0},
+        shapes=_frame(names, layer, scheme),
+        uirevision=str(state.run.path),
+    )
+    note = _note(state, ratio, has_prediction, width)
+    return RotationMap({"data": [trace], "layout": layout}, note, height)
+
+
+def _ratio(ratio: np.ndarray, scheme: Scheme) -> dict[str, Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shown = np.clip(np.log2(ratio), -CLIP, CLIP)
+    return {
+        "z": packed(shown.T.astype(np.float32)),
+        "customdata": packed(ratio.T.astype(np.float32)),
+        "zmin": -CLIP,
+        "zmax": CLIP,
+        "colorscale": scheme.colorscale(),
+        "colorbar": {"tickvals": list(range(-3, 4)), "ticktext": TICKS},
+        "hovertemplate": HOVER.format("%{customdata:.3f}× predicted"),
+    }
+
+
+def _angles(measured: np.ndarray) -> dict[str, Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shown = np.where(measured > 0, np.log10(measured), np.nan)
+    unit = metric("angular_update").unit
+    finite = shown[np.isfinite(shown)]
+    low, high = (finite.min(), finite.max()) if finite.size else (-4.0, 0.0)
+    ticks = np.unique(np.round(np.linspace(low, high, 5), 1))
+    return {
+        "z": packed(shown.T.astype(np.float32)),
+        "customdata": packed(measured.T.astype(np.float32)),
+        "zmin": float(low),
+        "zmax": float(high),
+        "colorscale": SEQUENTIAL,
+        "colorbar": {
+            "tickvals": ticks.tolist(),
+            "ticktext": [f"{10**tick:.1e}" for tick in ticks],
+        },
+        "hovertemplate": HOVER.format(f"%{{customdata:.3g}} {unit}"),
+    }
+
+
+def _colorbar(scheme: Scheme) -> dict[str, Any]:
+    return {
+        "thickness": 10,
+        "outlinewidth": 0,
+        "xpad": 6,
+        "tickfont": {"size": 12, "color": scheme.muted},
+    }
+
+
+def _labels(
+    names: Sequence[str], height: int, scheme: Scheme
+) -> list[dict[str, Any]]:
+    """Names of rows, where there is room; hovering gives the full one."""
+    every = max(1, -(-len(names) * 15 // (height - 80)))
+    label = {
+        "xref": "paper",
+        "x": 0,
+        "xanchor": "right",
+        "xshift": -6,
+        "showarrow": False,
+        "font": {"size": 12, "color": scheme.muted},
+    }
+    return [
+        {**label, "y": name, "text": shortened(name), "hovertext": name}
+        for name in names[::every]
+    ]
+
+
+def _frame(
+    names: Sequence[str], layer: str | None, scheme: Scheme
+) -> list[dict[str, Any]]:
+    if layer not in names:
+        return []
+    at = names.index(layer)
+    return [
+        {
+            "type": "rect",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": at - 0.5,
+            "y1": at + 0.5,
+            "line": {"color": scheme.text, "width": 2},
+        }
+    ]
+
+
+def _note(state: RunState, ratio: np.ndarray, has_prediction: bool, width: int) -> str:
+    reasons = state.manifest["optimizer"]["reasons"]
+    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    parts = []
+    if not has_prediction:
+        parts.append(
+            f"No prediction for this run ({why or 'see its problems'}), so the colour "
+            "is the measured angle itself, on a logarithmic scale."
+        )
+    elif missing := int((~np.isfinite(ratio).any(axis=0)).sum()) if len(ratio) else 0:
+        reason = f": {why}" if why else ""
+        parts.append(f"{missing} layers have no prediction and stay empty{reason}.")
+    if width > 1:
+        parts.append(f"A column is the mean over {width} measured steps.")
+    return " ".join(parts)

@@ -1,0 +1,346 @@
+"""The page: what stands where, and what each plot shows, in a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from dynoscope.dashboard.controls import count_options, metric_options
+from dynoscope.dashboard.plots import DEFAULT_COUNTS, DEFAULT_METRICS
+from dynoscope.dashboard.store import Store
+from dynoscope.schema import Metric
+
+__all__ = ["BEAT", "CONFIG", "grid_style", "metric_card", "page"]
+
+BEAT: Final = 1000
+"""Milliseconds between looks at a run that is being written."""
+
+CONFIG: Final = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": True,
+}
+
+GRID_COLORS: Final = {
+    "backgroundColor": "var(--card)",
+    "foregroundColor": "var(--text)",
+    "headerBackgroundColor": "var(--card)",
+    "headerTextColor": "var(--muted)",
+    "borderColor": "var(--line)",
+    "accentColor": "var(--accent)",
+    "selectedRowBackgroundColor": "var(--selected)",
+    "rowHoverColor": "var(--hover)",
+    "fontFamily": "inherit",
+    "fontSize": 14,
+    "wrapperBorder": False,
+    "cellHorizontalPadding": 8,
+}
+"""The page's own colours, so that both schemes need no second theme."""
+
+EXAMPLE: Final = """\
+import dynoscope
+with dynoscope.watch(model, optimizer, run="{run}") as scope:
+    ...  # your training loop; scope.log(loss=loss) adds a curve"""
+
+_MAP: Final = (
+    "How far each layer turned per step, over what theory expects in equilibrium. "
+    "Neutral (1×) is good: the layer turns as its learning rate and weight decay say. "
+    "Orange turns too fast, blue too slowly; colours end at 1/8 and 8×. "
+    "Click a row to see that layer below."
+)
+_LAYER: Final = (
+    "Solid is measured, dashed is predicted, the shaded band spans 5–95 % of the "
+    "layer's neurons. Good: solid settles on dashed and the band is narrow. "
+    "Bad: they drift apart, or a few neurons run away."
+)
+_COUNTS: Final = (
+    "Channels of normalization layers whose bias gets no gradient at all. Good: none. "
+    "Dead channels are capacity lost; ghost steps move them blindly, revivals bring "
+    "them back at an arbitrary place. Thick: all layers; dotted: each layer."
+)
+
+
+def page(store: Store) -> Any:
+    """The layout, with the list of runs as it is now."""
+    store.scan()
+    rows = store.rows()
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Interval(id="clock", interval=BEAT),
+            dcc.Store(id="seen", data={"empty": not rows}),
+            dcc.Store(id="selection", data=[]),
+            dcc.Store(id="linked"),
+            dcc.Store(id="scheme"),
+            _top(store.folder),
+            html.Main(
+                [_runs(rows), html.Div(_content(), id="content", hidden=not rows)],
+                className="body" if rows else "body bare",
+                id="body",
+            ),
+            html.Div(_empty(store.folder), id="empty", hidden=bool(rows)),
+        ],
+        defaultColorScheme="auto",
+        theme={"primaryColor": "blue", "defaultRadius": "md"},
+    )
+
+
+def _top(folder: Path) -> Any:
+    return html.Header(
+        [
+            html.H1("dynoscope"),
+            html.Span(str(folder), className="folder", title=str(folder.absolute())),
+            dmc.ColorSchemeToggle(
+                id="theme",
+                lightIcon=html.Span("☾"),
+                darkIcon=html.Span("☀"),
+                variant="subtle",
+                color="gray",
+                size="lg",
+                **{"aria-label": "Switch between light and dark"},
+            ),
+        ],
+        className="top",
+    )
+
+
+def _runs(rows: list[dict[str, Any]]) -> Any:
+    grid = dag.AgGrid(
+        id="runs",
+        rowData=rows,
+        getRowId="params.data.id",
+        columnDefs=[
+            {
+                "field": "id",
+                "headerName": "Run",
+                "flex": 1,
+                "minWidth": 110,
+                "cellRenderer": "RunName",
+                "tooltipField": "id",
+            },
+            {
+                "field": "status",
+                "width": 104,
+                "cellRenderer": "RunStatus",
+                "tooltipField": "note",
+            },
+            {
+                "field": "step",
+                "width": 86,
+                "cellRenderer": "RunStep",
+                "type": "rightAligned",
+            },
+        ],
+        defaultColDef={"sortable": True, "resizable": False, "suppressMovable": True},
+        dashGridOptions={
+            "theme": {"function": f"themeQuartz.withParams({json.dumps(GRID_COLORS)})"},
+            "rowHeight": 54,
+            "headerHeight": 34,
+            "animateRows": False,
+            "rowSelection": {
+                "mode": "multiRow",
+                "enableClickSelection": True,
+                "headerCheckbox": False,
+            },
+            "selectionColumnDef": {"width": 38, "pinned": None},
+            "tooltipShowDelay": 200,
+            "suppressNoRowsOverlay": True,
+        },
+        style=grid_style(len(rows)),
+        className="runs-grid",
+    )
+    return html.Aside(
+        [
+            dmc.TextInput(
+                id="filter",
+                placeholder="Filter runs",
+                size="sm",
+                **{"aria-label": "Filter runs"},
+            ),
+            grid,
+            html.P("Tick several runs to lay them over each other.", className="hint"),
+        ],
+        className="runs",
+        id="aside",
+        hidden=not rows,
+    )
+
+
+def grid_style(rows: int) -> dict[str, Any]:
+    """Let the list be as high as its rows need, up to what the style sheet allows."""
+    return {"--rows": max(rows, 1), "height": None, "width": "100%"}
+
+
+def _content() -> list[Any]:
+    return [
+        html.Section(id="header", className="card"),
+        html.Div([_scalars(), _learning_rate()], className="pair"),
+        _map(),
+        _layer(),
+        _normalization(),
+    ]
+
+
+def _scalars() -> Any:
+    controls = [
+        dmc.Select(
+            id="scalar",
+            data=[],
+            allowDeselect=False,
+            searchable=True,
+            size="sm",
+            className="pick",
+            **{"aria-label": "Logged number"},
+        ),
+        dmc.Switch(id="scalar-log", label="log", size="sm"),
+    ]
+    sentence = "What the run logged. A loss should fall; spikes and gaps (NaN) are bad."
+    return _card("Logged numbers", sentence, "scalar", controls)
+
+
+def _learning_rate() -> Any:
+    sentence = (
+        "The step size in force, per parameter group: with weight decay it sets the "
+        "predictions below."
+    )
+    return _card("Learning rate", sentence, "lr", [])
+
+
+def _card(title: str, sentence: str, name: str, controls: list[Any]) -> Any:
+    return html.Section(
+        [
+            html.Div([html.H3(title), *controls, _latest(name)], className="head"),
+            html.P(sentence),
+            _graph({"type": "plot", "name": name}, 260),
+        ],
+        className="card",
+    )
+
+
+def _latest(name: str) -> Any:
+    return html.Span(id={"type": "latest", "name": name}, className="latest")
+
+
+def _graph(name: Any, height: int) -> Any:
+    return dcc.Graph(
+        id=name,
+        config=CONFIG,
+        responsive=True,
+        style={"height": height},
+        className="plot",
+        figure={"data": [], "layout": {"paper_bgcolor": "rgba(0,0,0,0)",
+                "plot_bgcolor": "rgba(0,0,0,0)", "xaxis": {"visible": False},
+                "yaxis": {"visible": False}}},
+    )
+
+
+def _map() -> Any:
+    return html.Section(
+        [
+            html.Div(
+                [html.H3("Rotation against theory"), html.Span(id="map-run")],
+                className="head",
+            ),
+            html.P(_MAP),
+            html.P(id="map-note", className="note"),
+            _graph("map", 320),
+        ],
+        className="card",
+    )
+
+
+def _layer() -> Any:
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.H3("One layer"),
+                    dmc.Select(
+                        id="layer",
+                        data=[],
+                        allowDeselect=False,
+                        searchable=True,
+                        size="sm",
+                        className="pick wide",
+                        **{"aria-label": "Layer"},
+                    ),
+                ],
+                className="head",
+            ),
+            html.P(_LAYER),
+            dmc.MultiSelect(
+                id="metrics",
+                data=metric_options(),
+                value=list(DEFAULT_METRICS),
+                searchable=True,
+                size="sm",
+                hidePickedOptions=True,
+                placeholder="Add a metric",
+                **{"aria-label": "Metrics"},
+            ),
+            html.Div(id="layer-plots", className="plots"),
+        ],
+        className="card",
+    )
+
+
+def _normalization() -> Any:
+    return html.Section(
+        [
+            html.H3("Normalization layers"),
+            html.P(id="counts-note", className="note"),
+            html.Div(
+                [
+                    html.P(_COUNTS),
+                    dmc.MultiSelect(
+                        id="counts",
+                        data=count_options(),
+                        value=list(DEFAULT_COUNTS),
+                        size="sm",
+                        hidePickedOptions=True,
+                        placeholder="Add a count",
+                        **{"aria-label": "Counts"},
+                    ),
+                    html.Div(id="count-plots", className="plots"),
+                ],
+                id="counts-body",
+            ),
+        ],
+        className="card",
+    )
+
+
+def metric_card(kind: str, name: str, metric: Metric, title: str) -> Any:
+    """A small plot of one column, titled and explained by the registry.
+
+    Args:
+        kind: `layer-plot` or `count-plot`; `kind-latest` holds its last numbers.
+        name: which of them.
+        metric: the registry's entry.
+        title: its title, unit included.
+    """
+    return html.Div(
+        [
+            html.H4(title),
+            html.Span(id={"type": f"{kind}-latest", "name": name}, className="latest"),
+            html.P(metric.description, title=metric.source or None),
+            _graph({"type": kind, "name": name}, 210),
+        ],
+        className="small",
+    )
+
+
+def _empty(folder: Path) -> Any:
+    return html.Section(
+        [
+            html.H2("No runs yet"),
+            html.P(["Nothing has been recorded in ", html.Code(str(folder)), "."]),
+            html.P("Put these lines around your training loop:"),
+            html.Pre(EXAMPLE.format(run=(folder / "first").as_posix())),
+            html.P("This page fills in by itself as soon as a run appears."),
+        ],
+        className="card empty",
+    )
