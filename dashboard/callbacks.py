@@ -12,8 +12,9 @@ from dynoscope.dashboard.controls import (
     preferred_scalar,
     scalar_options,
 )
-from dynoscope.dashboard.layout import BEAT, grid_style
+from dynoscope.dashboard.layout import BEAT
 from dynoscope.dashboard.plots import DEFAULT_METRICS
+from dynoscope.dashboard.runs_list import grid_style
 from dynoscope.dashboard.store import Store
 
 __all__ = ["register_choices"]
@@ -107,21 +108,27 @@ def _register_link(app: Dash, store: Store) -> None:
         Output("layer", "value"),
         Output("scalar", "value"),
         Output("metrics", "value"),
+        # Beside the grid's own echo, which does not keep the order.
+        Output("selection", "data", allow_duplicate=True),
         Input("url", "search"),
+        prevent_initial_call="initial_duplicate",
     )
     def open_link(search: str | None) -> tuple[Any, ...]:
         link = Link.of(search)
         known = [run for run in link.runs if store.entry(run) is not None]
         newest = store.newest()
         runs = known or ([newest] if newest else [])
+        store.refresh(runs)
         return (
             {"ids": runs} if runs else no_update,
             link.layer or no_update,
             link.scalar or no_update,
             link.metrics or no_update,
+            runs,
         )
 
-    app.clientside_callback(
+    in_browser: Any = app.clientside_callback  # dash gives it no types
+    in_browser(
         _TO_ADDRESS.replace(
             "(runs, layer, scalar, metrics, defaults) => {",
             "(runs, layer, scalar, metrics) => {\n"
@@ -134,10 +141,8 @@ def _register_link(app: Dash, store: Store) -> None:
         Input("metrics", "value"),
         prevent_initial_call=True,
     )
-    app.clientside_callback(
-        _SCHEME, Output("scheme", "data"), Input("url", "pathname")
-    )
-    app.clientside_callback(
+    in_browser(_SCHEME, Output("scheme", "data"), Input("url", "pathname"))
+    in_browser(
         _FILTER,
         Output("runs", "dashGridOptions"),
         Input("filter", "value"),
@@ -212,5 +217,3 @@ def _names(chosen: Any) -> list[str]:
 
 def _offers(options: Sequence[Any], value: str | None) -> bool:
     return any(value == item["value"] for group in options for item in group["items"])
-
-

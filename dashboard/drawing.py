@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, no_update
+from dash import ALL, Dash, Input, Output, State, html, no_update
 
+from dynoscope.dashboard.cards import metric_card
 from dynoscope.dashboard.figures import Figure
 from dynoscope.dashboard.header import run_header, unreadable_header
 from dynoscope.dashboard.heatmap import rotation_map
-from dynoscope.dashboard.layout import metric_card
 from dynoscope.dashboard.plots import (
     NEURONS,
     Plot,
@@ -72,7 +72,7 @@ def _register_training(app: Dash, store: Store) -> None:
         if not selection:
             return no_update, no_update
         states = store.states(selection)
-        return scalar_plot(states, name or "", scheme(theme), log=bool(log))
+        return _shown(scalar_plot(states, name or "", scheme(theme), log=bool(log)))
 
     @app.callback(
         Output({"type": "plot", "name": "lr"}, "figure"),
@@ -84,7 +84,7 @@ def _register_training(app: Dash, store: Store) -> None:
     def learning_rate(selection: list[str], _: Any, theme: str | None) -> Any:
         if not selection:
             return no_update, no_update
-        return lr_plot(store.states(selection), scheme(theme))
+        return _shown(lr_plot(store.states(selection), scheme(theme)))
 
 
 def _register_map(app: Dash, store: Store) -> None:
@@ -181,8 +181,14 @@ def _title(name: str, entry: Metric) -> str:
     return f"neurons: {title}" if name.startswith(NEURONS) else title
 
 
-def _columns(plots: Sequence[Plot]) -> tuple[list[Figure], list[str]]:
-    return [plot.figure for plot in plots], [plot.latest for plot in plots]
+def _shown(plot: Plot) -> tuple[Figure, list[Any]]:
+    words = [html.Span(text, style={"color": color}) for color, text in plot.latest]
+    return plot.figure, words
+
+
+def _columns(plots: Sequence[Plot]) -> tuple[list[Figure], list[list[Any]]]:
+    shown = [_shown(plot) for plot in plots]
+    return [figure for figure, _ in shown], [words for _, words in shown]
 
 
 def _unchanged(ids: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -59,7 +59,9 @@ def packed(values: np.ndarray) -> dict[str, str]:
     {'dtype': 'f4', 'bdata': 'AACAPwAAAEA='}
     """
     if values.dtype.kind in "iu":
-        values = values.astype(np.int32 if np.abs(values).max(initial=0) < 2**31 else float)
+        values = values.astype(
+            np.int32 if np.abs(values).max(initial=0) < 2**31 else float
+        )
     values = np.ascontiguousarray(values)
     spec = {
         "dtype": f"{values.dtype.kind}{values.dtype.itemsize}",
@@ -82,15 +84,15 @@ def curves_figure(
     """Lines, and bands below them, against the step.
 
     Args:
-        curves: the lines, thinned to what a screen shows.
+        curves: the lines, the most important first; it lies on top.
         scheme: colours.
         bands: drawn below the lines.
         log: logarithmic values; linear where none is positive.
         keep: zoom survives a redraw for as long as this text is the same.
         legend: whether to show names.
     """
-    traces = [trace for band in bands for trace in _band_traces(band)]
-    traces += [_line_trace(curve) for curve in curves]
+    traces = [trace for band in bands[::-1] for trace in _band_traces(band)]
+    traces += [_line_trace(curve) for curve in curves[::-1]]
     values = [curve.values for curve in curves] + [band.high for band in bands]
     decades = _decades(values) if log else None
     layout = scheme.layout(
@@ -99,6 +101,7 @@ def curves_figure(
             **({"type": "linear", "nticks": 6} if decades is None else _log(decades)),
         },
         showlegend=legend,
+        legend={"traceorder": "reversed"},
         uirevision=keep,
     )
     if legend:
@@ -120,7 +123,7 @@ def _decades(values: Sequence[np.ndarray]) -> float | None:
 
 def _log(decades: float) -> dict[str, Any]:
     """A logarithmic axis whose labels fit a small plot."""
-    axis: dict[str, Any] = {"type": "log", "exponentformat": "power"}
+    axis: dict[str, Any] = {"type": "log", "tickformat": "~g"}
     if decades >= 2:
         return {**axis, "dtick": max(1, round(decades / 4))}
     return {**axis, "dtick": "D2"} if decades >= 0.5 else {**axis, "nticks": 5}
@@ -188,10 +191,10 @@ def number(value: float | None) -> str:
     """A number for reading: four digits, no exponent where none is needed.
 
     >>> [number(x) for x in (0.01234567, 12345.6, 2e-7, 3.0, None, float("nan"))]
-    ['0.01235', '12,346', '2e-07', '3', '–', '–']
+    ['0.01235', '12,346', '2e-07', '3', '-', '-']
     """
     if value is None or value != value:
-        return "–"
+        return "-"
     if 1000 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     return f"{value:.4g}"

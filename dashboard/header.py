@@ -9,14 +9,12 @@ from dynoscope.dashboard.figures import number
 from dynoscope.dashboard.plots import States
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.store import Entry
-from dynoscope.dashboard.theme import STATUS_COLORS, Scheme
+from dynoscope.dashboard.theme import Scheme
 
 __all__ = ["run_header", "unreadable_header"]
 
 
-def run_header(
-    states: States, entries: dict[str, Entry], scheme: Scheme
-) -> list[Any]:
+def run_header(states: States, entries: dict[str, Entry], scheme: Scheme) -> list[Any]:
     """One strip per selected run."""
     return [
         _strip(key, state, entries[key], scheme.run_color(position))
@@ -32,24 +30,19 @@ def unreadable_header(entry: Entry) -> Any:
 
 def _strip(key: str, state: RunState, entry: Entry, color: str) -> Any:
     row = entry.row
-    status = dmc.Badge(
-        row["status"],
-        color=STATUS_COLORS.get(row["status"], "gray"),
-        variant="light",
-        className="status",
-    )
-    title = dmc.Group(
+    title = html.Div(
         [
             html.Span(className="swatch", style={"background": color}),
             html.H2(key, className="run-name"),
-            status,
+            html.Span(row["status"], className=f"status-chip {row['status']}"),
         ],
-        gap="xs",
-        wrap="wrap",
+        className="head",
     )
-    children = [title, dmc.Group(_facts(state, row), gap="lg", className="facts")]
+    children = [title, html.Div(_facts(state, row), className="facts")]
     if row["status"] == "failed":
-        children.append(_alert("Training ended with an exception", [row["note"]], "red"))
+        children.append(
+            _alert("Training ended with an exception", [row["note"]], "red")
+        )
     problems = [*row["problems"], *_damage(state, row)]
     if problems:
         children.append(_alert("What went wrong besides training", problems, "orange"))
@@ -104,7 +97,7 @@ def _lost(progress: dict[str, Any]) -> str:
 def _cost(state: RunState) -> str:
     per_step, share = state.cost.per_step, state.cost.share
     if per_step is None:
-        return "–"
+        return "-"
     words = f"{per_step * 1e3:.2f} ms a step"
     return words if share is None else f"{words}, {share:.1%} of the time"
 

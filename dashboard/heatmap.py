@@ -15,7 +15,7 @@ __all__ = ["CLIP", "RotationMap", "rotation_map"]
 CLIP: Final = 3.0
 """The colour scale ends at 2**-CLIP and 2**CLIP."""
 
-TICKS: Final = ["≤ 1/8", "1/4", "1/2", "1×", "2×", "4×", "≥ 8×"]
+TICKS: Final = ["≤ 1/8", "1/4", "1/2", "1x", "2x", "4x", "≥ 8x"]
 HOVER: Final = "%{{y}}<br>around step %{{x:.0f}}<br><b>{}</b><extra></extra>"
 ROW_HEIGHT: Final = 22
 HEIGHTS: Final = (220, 820)
@@ -85,7 +85,7 @@ def _ratio(ratio: np.ndarray, scheme: Scheme) -> dict[str, Any]:
         "zmax": CLIP,
         "colorscale": scheme.colorscale(),
         "colorbar": {"tickvals": list(range(-3, 4)), "ticktext": TICKS},
-        "hovertemplate": HOVER.format("%{customdata:.3f}× predicted"),
+        "hovertemplate": HOVER.format("%{customdata:.3f}x predicted"),
     }
 
 
@@ -119,9 +119,7 @@ def _colorbar(scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def _labels(
-    names: Sequence[str], height: int, scheme: Scheme
-) -> list[dict[str, Any]]:
+def _labels(names: Sequence[str], height: int, scheme: Scheme) -> list[dict[str, Any]]:
     """Names of rows, where there is room; hovering gives the full one."""
     every = max(1, -(-len(names) * 15 // (height - 80)))
     label = {

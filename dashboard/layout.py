@@ -1,44 +1,21 @@
 """The page: what stands where, and what each plot shows, in a sentence."""
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
-import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from dynoscope.dashboard.cards import card, graph
 from dynoscope.dashboard.controls import count_options, metric_options
 from dynoscope.dashboard.plots import DEFAULT_COUNTS, DEFAULT_METRICS
+from dynoscope.dashboard.runs_list import runs_list
 from dynoscope.dashboard.store import Store
-from dynoscope.schema import Metric
 
-__all__ = ["BEAT", "CONFIG", "grid_style", "metric_card", "page"]
+__all__ = ["BEAT", "page"]
 
 BEAT: Final = 1000
 """Milliseconds between looks at a run that is being written."""
-
-CONFIG: Final = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-    "responsive": True,
-}
-
-GRID_COLORS: Final = {
-    "backgroundColor": "var(--card)",
-    "foregroundColor": "var(--text)",
-    "headerBackgroundColor": "var(--card)",
-    "headerTextColor": "var(--muted)",
-    "borderColor": "var(--line)",
-    "accentColor": "var(--accent)",
-    "selectedRowBackgroundColor": "var(--selected)",
-    "rowHoverColor": "var(--hover)",
-    "fontFamily": "inherit",
-    "fontSize": 14,
-    "wrapperBorder": False,
-    "cellHorizontalPadding": 8,
-}
-"""The page's own colours, so that both schemes need no second theme."""
 
 EXAMPLE: Final = """\
 import dynoscope
@@ -47,12 +24,12 @@ with dynoscope.watch(model, optimizer, run="{run}") as scope:
 
 _MAP: Final = (
     "How far each layer turned per step, over what theory expects in equilibrium. "
-    "Neutral (1×) is good: the layer turns as its learning rate and weight decay say. "
-    "Orange turns too fast, blue too slowly; colours end at 1/8 and 8×. "
+    "Neutral (1x) is good: the layer turns as its learning rate and weight decay say. "
+    "Orange turns too fast, blue too slowly; colours end at 1/8 and 8x. "
     "Click a row to see that layer below."
 )
 _LAYER: Final = (
-    "Solid is measured, dashed is predicted, the shaded band spans 5–95 % of the "
+    "Solid is measured, dashed is predicted, the shaded band spans 5-95 % of the "
     "layer's neurons. Good: solid settles on dashed and the band is narrow. "
     "Bad: they drift apart, or a few neurons run away."
 )
@@ -77,7 +54,7 @@ def page(store: Store) -> Any:
             dcc.Store(id="scheme"),
             _top(store.folder),
             html.Main(
-                [_runs(rows), html.Div(_content(), id="content", hidden=not rows)],
+                [runs_list(rows), html.Div(_content(), id="content", hidden=not rows)],
                 className="body" if rows else "body bare",
                 id="body",
             ),
@@ -107,73 +84,6 @@ def _top(folder: Path) -> Any:
     )
 
 
-def _runs(rows: list[dict[str, Any]]) -> Any:
-    grid = dag.AgGrid(
-        id="runs",
-        rowData=rows,
-        getRowId="params.data.id",
-        columnDefs=[
-            {
-                "field": "id",
-                "headerName": "Run",
-                "flex": 1,
-                "minWidth": 110,
-                "cellRenderer": "RunName",
-                "tooltipField": "id",
-            },
-            {
-                "field": "status",
-                "width": 104,
-                "cellRenderer": "RunStatus",
-                "tooltipField": "note",
-            },
-            {
-                "field": "step",
-                "width": 86,
-                "cellRenderer": "RunStep",
-                "type": "rightAligned",
-            },
-        ],
-        defaultColDef={"sortable": True, "resizable": False, "suppressMovable": True},
-        dashGridOptions={
-            "theme": {"function": f"themeQuartz.withParams({json.dumps(GRID_COLORS)})"},
-            "rowHeight": 54,
-            "headerHeight": 34,
-            "animateRows": False,
-            "rowSelection": {
-                "mode": "multiRow",
-                "enableClickSelection": True,
-                "headerCheckbox": False,
-            },
-            "selectionColumnDef": {"width": 38, "pinned": None},
-            "tooltipShowDelay": 200,
-            "suppressNoRowsOverlay": True,
-        },
-        style=grid_style(len(rows)),
-        className="runs-grid",
-    )
-    return html.Aside(
-        [
-            dmc.TextInput(
-                id="filter",
-                placeholder="Filter runs",
-                size="sm",
-                **{"aria-label": "Filter runs"},
-            ),
-            grid,
-            html.P("Tick several runs to lay them over each other.", className="hint"),
-        ],
-        className="runs",
-        id="aside",
-        hidden=not rows,
-    )
-
-
-def grid_style(rows: int) -> dict[str, Any]:
-    """Let the list be as high as its rows need, up to what the style sheet allows."""
-    return {"--rows": max(rows, 1), "height": None, "width": "100%"}
-
-
 def _content() -> list[Any]:
     return [
         html.Section(id="header", className="card"),
@@ -198,7 +108,7 @@ def _scalars() -> Any:
         dmc.Switch(id="scalar-log", label="log", size="sm"),
     ]
     sentence = "What the run logged. A loss should fall; spikes and gaps (NaN) are bad."
-    return _card("Logged numbers", sentence, "scalar", controls)
+    return card("Logged numbers", sentence, "scalar", controls)
 
 
 def _learning_rate() -> Any:
@@ -206,35 +116,7 @@ def _learning_rate() -> Any:
         "The step size in force, per parameter group: with weight decay it sets the "
         "predictions below."
     )
-    return _card("Learning rate", sentence, "lr", [])
-
-
-def _card(title: str, sentence: str, name: str, controls: list[Any]) -> Any:
-    return html.Section(
-        [
-            html.Div([html.H3(title), *controls, _latest(name)], className="head"),
-            html.P(sentence),
-            _graph({"type": "plot", "name": name}, 260),
-        ],
-        className="card",
-    )
-
-
-def _latest(name: str) -> Any:
-    return html.Span(id={"type": "latest", "name": name}, className="latest")
-
-
-def _graph(name: Any, height: int) -> Any:
-    return dcc.Graph(
-        id=name,
-        config=CONFIG,
-        responsive=True,
-        style={"height": height},
-        className="plot",
-        figure={"data": [], "layout": {"paper_bgcolor": "rgba(0,0,0,0)",
-                "plot_bgcolor": "rgba(0,0,0,0)", "xaxis": {"visible": False},
-                "yaxis": {"visible": False}}},
-    )
+    return card("Learning rate", sentence, "lr", [])
 
 
 def _map() -> Any:
@@ -246,7 +128,7 @@ def _map() -> Any:
             ),
             html.P(_MAP),
             html.P(id="map-note", className="note"),
-            _graph("map", 320),
+            graph("map", 320),
         ],
         className="card",
     )
@@ -310,26 +192,6 @@ def _normalization() -> Any:
             ),
         ],
         className="card",
-    )
-
-
-def metric_card(kind: str, name: str, metric: Metric, title: str) -> Any:
-    """A small plot of one column, titled and explained by the registry.
-
-    Args:
-        kind: `layer-plot` or `count-plot`; `kind-latest` holds its last numbers.
-        name: which of them.
-        metric: the registry's entry.
-        title: its title, unit included.
-    """
-    return html.Div(
-        [
-            html.H4(title),
-            html.Span(id={"type": f"{kind}-latest", "name": name}, className="latest"),
-            html.P(metric.description, title=metric.source or None),
-            _graph({"type": kind, "name": name}, 210),
-        ],
-        className="small",
     )
 
 

@@ -1,7 +1,7 @@
 """Which curves of which runs a plot shows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -47,11 +47,18 @@ DEFAULT_COUNTS: Final = ("dead", "ghost", "revived")
 BANDED: Final = ("angular_update", "weight_norm")
 
 
+class Latest(NamedTuple):
+    """The last numbers of a run in words, in its colour."""
+
+    color: str
+    words: str
+
+
 class Plot(NamedTuple):
-    """A figure, and its last numbers in words."""
+    """A figure, and its last numbers."""
 
     figure: Figure
-    latest: str
+    latest: list[Latest]
 
 
 def layer_metrics() -> list[str]:
@@ -104,7 +111,7 @@ def layer_plot(states: States, layer: str, name: str, scheme: Scheme) -> Plot:
     """A metric of a layer: measured, predicted (dashed), spread over neurons."""
     drawn: list[Curve] = []
     bands: list[Band] = []
-    words = []
+    words: list[Latest] = []
     for position, (run, state) in enumerate(states.items()):
         color = scheme.run_color(position)
         with state.lock:
@@ -122,7 +129,7 @@ def layer_plot(states: States, layer: str, name: str, scheme: Scheme) -> Plot:
         log=find_metric(name).log,
         keep=f"{layer} {name}",
     )
-    return Plot(figure, " · ".join(words))
+    return Plot(figure, words)
 
 
 def count_plot(states: States, name: str, scheme: Scheme) -> Plot:
@@ -172,9 +179,7 @@ def _neuron_curves(
     return [Curve(run, color, state.neurons.steps, values)]
 
 
-def _band(
-    run: str, state: RunState, layer: str, name: str, color: str
-) -> list[Band]:
+def _band(run: str, state: RunState, layer: str, name: str, color: str) -> list[Band]:
     if name not in BANDED or layer not in state.neurons.names:
         return []
     history: History = state.neurons
@@ -193,15 +198,13 @@ def _last(values: np.ndarray) -> float | None:
     return float(values[-1]) if len(values) else None
 
 
-def _latest(curves: Sequence[Curve]) -> str:
-    return " · ".join(number(_last(curve.values)) for curve in curves)
+def _latest(curves: Sequence[Curve]) -> list[Latest]:
+    return [Latest(curve.color, number(_last(curve.values))) for curve in curves]
 
 
-def _compared(curves: Sequence[Curve]) -> str:
+def _compared(curves: Sequence[Curve]) -> Latest:
     """The last measured number, and the predicted one where there is one."""
-    now = _last(curves[0].values)
-    words = number(now)
+    words = number(_last(curves[0].values))
     for prediction in curves[1:]:
-        then = _last(prediction.values)
-        words += f", predicted {number(then)}"
-    return words
+        words += f" (predicted {number(_last(prediction.values))})"
+    return Latest(curves[0].color, words)

@@ -1,6 +1,6 @@
 """A logged number against the step, in bounded memory; and thinning for a screen."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from tsdownsample import NaNMinMaxLTTBDownsampler
@@ -24,7 +24,8 @@ def thin(steps: np.ndarray, values: np.ndarray, points: int = POINTS) -> np.ndar
     """
     if len(steps) <= points:
         return np.arange(len(steps))
-    chosen = NaNMinMaxLTTBDownsampler().downsample(
+    downsampler: Any = NaNMinMaxLTTBDownsampler  # its constructor has no types
+    chosen = downsampler().downsample(
         np.ascontiguousarray(steps, np.int64),
         np.ascontiguousarray(values, np.float64),
         n_out=points,

@@ -102,7 +102,11 @@ class _Quiet(WSGIRequestHandler):
 
 
 def start(
-    runs: str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8050
+    runs: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    browser: bool = False,
 ) -> Server:
     """Serve the dashboard in the background.
 
@@ -110,6 +114,7 @@ def start(
         runs: a run, or a folder of runs; it may come into being later.
         host: address to bind to.
         port: port; 0 picks a free one.
+        browser: whether to open the page.
 
     Raises:
         DynoscopeError: the port cannot be had; the message says what to do.
@@ -128,7 +133,10 @@ def start(
             )
     except OSError as error:
         raise DynoscopeError(_refusal(host, port, error)) from None
-    return Server(server, host)
+    serving = Server(server, host)
+    if browser:
+        webbrowser.open(serving.url)
+    return serving
 
 
 def serve(
@@ -149,10 +157,8 @@ def serve(
     Raises:
         DynoscopeError: the port cannot be had; the message says what to do.
     """
-    server = start(runs, host=host, port=port)
+    server = start(runs, host=host, port=port, browser=browser)
     print(f"dynoscope: {runs} at {server.url} (Ctrl-C ends)", flush=True)
-    if browser:
-        webbrowser.open(server.url)
     try:
         server.wait()
     except KeyboardInterrupt:

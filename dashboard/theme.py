@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Final
 
-__all__ = ["SCHEMES", "SEQUENTIAL", "STATUS_COLORS", "Scheme", "scheme", "translucent"]
+__all__ = ["SCHEMES", "SEQUENTIAL", "Scheme", "scheme", "translucent"]
 
 FONT: Final = (
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', "
@@ -86,8 +86,9 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        result[key] = merged(below, value) if both else value
+        if isinstance(value, dict) and isinstance(below, dict):
+            value = merged(below, value)
+        result[key] = value
     return result
 
 
@@ -119,14 +120,6 @@ SCHEMES: Final = {
 
 SEQUENTIAL: Final = "Cividis"
 """Scale of a quantity without a neutral middle; made for the colour-blind."""
-
-STATUS_COLORS: Final = {
-    "running": "blue",
-    "finished": "teal",
-    "failed": "red",
-    "lost": "orange",
-}
-"""Colour of each status, by its name in the page's component library."""
 
 
 def scheme(name: str | None) -> Scheme:

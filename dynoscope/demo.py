@@ -189,11 +189,11 @@ def _in_words(run: Run) -> str:
     scalars = run.scalars(["loss", "accuracy"]).groupby("name")["value"]
     loss, accuracy = scalars.get_group("loss"), scalars.get_group("accuracy")
     optimizer = run.manifest["optimizer"]["name"]
-    lines = [
+    outcome = (
         f"[bold]{optimizer}[/bold] ended at loss {loss.tail(50).mean():.4f} with "
-        + f"{accuracy.iloc[-1]:.1%} of unseen digits right.",
-        "Layers whose scale BatchNorm cancels turned, per step, by",
-    ]
+        f"{accuracy.iloc[-1]:.1%} of unseen digits right."
+    )
+    lines = [outcome, "Layers whose scale BatchNorm cancels turned, per step, by"]
     for layer in run.manifest["layers"]:
         if layer["name"] in SCALE_FREE:
             lines.append(_rotation_in_words(run, layer["name"]))

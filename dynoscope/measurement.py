@@ -4,9 +4,8 @@ A measured optimizer step yields one `Measurement`: packed sums as they left the
 device, and the hyperparameters each parameter group had at that step. What the
 packed numbers stand for is said once, by a `Subject`.
 
-Every packed number is a SUM or a MAX over the elements of a piece of a layer, so
-adding pieces gives a layer, adding layers gives a module, and adding the shards
-of several processes gives the whole: always exactly.
+Every packed number is a SUM or a MAX over the elements of a unit of a layer, so
+that units combine to layers, and layers to modules, exactly.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 __all__ = [
     "CHANNEL_QUANTITIES",
-    "ROW_SUMS",
+    "UNIT_SUMS",
     "Channels",
     "FloatArray",
     "GroupState",
@@ -42,22 +41,24 @@ class Sum(enum.IntEnum):
     optimizer received, `m` its momentum before the step, `d = w' - w`.
     """
 
-    WEIGHT_SQ = 0  # sum of w**2
-    GRAD_SQ = 1  # sum of g**2
-    GRAD_ABS = 2  # sum of |g|
-    WEIGHT_GRAD = 3  # sum of w * g
-    MOMENTUM_SQ = 4  # sum of m**2
-    MOMENTUM_GRAD = 5  # sum of m * g
-    UPDATE_SQ = 6  # sum of d**2
-    WEIGHT_UPDATE = 7  # sum of w * d
+    GRAD_SQ = 0  # sum of g**2
+    GRAD_ABS = 1  # sum of |g|
+    WEIGHT_GRAD = 2  # sum of w * g
+    MOMENTUM_SQ = 3  # sum of m**2
+    MOMENTUM_GRAD = 4  # sum of m * g
+    WEIGHT_SQ = 5  # sum of w**2
+    WEIGHT_UPDATE = 6  # sum of w * d
+    TURN_SQ = 7  # sum of t**2, where t is the part of d at right angles to w
     GRAD_UPDATE = 8  # sum of g * d
     MOVED = 9  # number of d != 0
     NONFINITE = 10  # number of NaN and infinite entries of g, m and w'
     WEIGHT_MAX = 11  # max of |w|: the one row that is a maximum, not a sum
 
 
-ROW_SUMS: Final = (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.UPDATE_SQ)
-"""The sums that are also taken over each output row (neuron) of a layer."""
+UNIT_SUMS: Final = (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.TURN_SQ)
+"""The sums that describe how a weight turns, taken over each unit of a layer: its
+output rows (neurons) where they are measured, else its pieces. `t` is taken per
+unit; `dynoscope.metrics.turning.combine` makes a layer of its units."""
 
 CHANNEL_QUANTITIES: Final = ("gradient", "weight", "update")
 """What is kept, element by element, of a normalization layer's bias."""
@@ -164,7 +165,7 @@ class Host:
 
     Attributes:
         sums: shape (len(Sum), layers), float64.
-        rows: shape (len(ROW_SUMS), all rows of all layers), float64; layers
+        rows: shape (len(UNIT_SUMS), all rows of all layers), float64; layers
             follow each other in the subject's order.
         channels: shape (len(CHANNEL_QUANTITIES), all channels of all
             normalization layers), float64.

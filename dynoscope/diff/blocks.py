@@ -17,8 +17,8 @@ from dynoscope.schema import TABLES
 
 __all__ = ["Block", "Columns", "blocks", "measured_steps"]
 
-BLOCK_ROWS: Final = 1 << 19
-"""Rows of a block in each run: some 100 MB over all columns of `layers`."""
+BLOCK_ROWS: Final = 1 << 18
+"""Rows of a block in each run: some 50 MB over all columns of `layers`."""
 
 IntArray = npt.NDArray[np.int64]
 Columns = dict[str, FloatArray]

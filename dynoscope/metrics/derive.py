@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 
 from dynoscope.measurement import FloatArray, Sum
+from dynoscope.metrics.turning import Turning, angle, combine
 
 __all__ = [
     "LAYER_METRICS",
     "LayerSums",
-    "angle",
     "angular_update",
     "derive",
     "grad_density",
@@ -53,12 +53,22 @@ class LayerSums:
     weight_grad: FloatArray
     momentum_sq: FloatArray
     momentum_grad: FloatArray
-    update_sq: FloatArray
     weight_update: FloatArray
+    turn_sq: FloatArray
     grad_update: FloatArray
     moved: FloatArray
     nonfinite: FloatArray
     weight_max: FloatArray
+
+    @property
+    def turning(self) -> Turning:
+        """The sums that describe how the weight turns."""
+        return Turning(self.weight_sq, self.weight_update, self.turn_sq)
+
+    @property
+    def update_sq(self) -> FloatArray:
+        """Sum of d**2."""
+        return self.turning.update_sq
 
     @classmethod
     def of(cls, numel: FloatArray, sums: FloatArray) -> "LayerSums":
@@ -70,44 +80,6 @@ class LayerSums:
         """
         named = {s.name.lower(): sums[..., s, :] for s in Sum}
         return cls(np.broadcast_to(numel, named["weight_sq"].shape), **named)
-
-
-def angle(
-    weight_sq: FloatArray,
-    weight_update: FloatArray,
-    update_sq: FloatArray,
-    numel: FloatArray | int,
-) -> FloatArray:
-    """Angle between a weight before and after an update, in radians.
-
-    With a = sum w**2, b = sum w*d, c = sum d**2, the angle is
-    atan2(sqrt(max(a*c - b**2, 0)), a + b). If the sums are float32, good to
-    about 2e-7, its relative error is about 2e-7 / sin(phi)**2, phi being the
-    angle between weight and update: below 1e-5 for phi over .15 rad, at every
-    size of the angle itself (proven in the tests down to 1e-7 rad; an arccos of
-    a float32 cosine is wrong from 3e-4 rad on). An update that only scales the
-    weight (pure weight decay) turns it by 0; there, float32 leaves noise of up
-    to 1e-3 times the update ratio.
-
-    Args:
-        weight_sq: a, any shape, float64.
-        weight_update: b, same shape.
-        update_sq: c, same shape.
-        numel: number of weights, same shape or scalar; a single one can only
-            stay (0) or change its sign (pi).
-
-    Returns:
-        Angles in [0, pi], same shape; NaN where the weight was zero.
-
-    Source: Kosson et al. 2024, eq. 5, in a form that is stable for small angles.
-
-    >>> round(float(angle(np.float64(1), np.float64(0), np.float64(1e-12), 2)), 15)
-    1e-06
-    """
-    area_sq = np.maximum(weight_sq * update_sq - weight_update**2, 0.0)
-    area_sq = np.where(np.equal(numel, 1), 0.0, area_sq)
-    angles = np.arctan2(np.sqrt(area_sq), weight_sq + weight_update)
-    return np.where(weight_sq == 0, np.nan, angles)
 
 
 def weight_norm(s: LayerSums) -> FloatArray:
@@ -157,7 +129,7 @@ def update_ratio(s: LayerSums) -> FloatArray:
 
 def angular_update(s: LayerSums) -> FloatArray:
     """Angle between the weight before and after the step, in radians."""
-    return angle(s.weight_sq, s.weight_update, s.update_sq, s.numel)
+    return angle(s.turning, s.numel)
 
 
 def weight_grad_cos(s: LayerSums) -> FloatArray:
@@ -229,6 +201,9 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     m = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
     weight, grad = m["weight_norm"], m["grad_l2"]
     update, momentum = m["update_norm"], m["momentum_norm"]
+    weight_update = _product(m["weight_update_cos"], weight, update)
+    after_sq = weight**2 + 2 * weight_update + update**2
+    turn_sq = after_sq * np.sin(m["angular_update"]) ** 2
     return LayerSums(
         numel=np.asarray(numel, np.float64),
         weight_sq=weight**2,
@@ -237,8 +212,8 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
         weight_grad=_product(m["weight_grad_cos"], weight, grad),
         momentum_sq=momentum**2,
         momentum_grad=_product(m["momentum_grad_cos"], momentum, grad),
-        update_sq=update**2,
-        weight_update=_product(m["weight_update_cos"], weight, update),
+        weight_update=weight_update,
+        turn_sq=np.where(weight == 0, update**2, turn_sq),
         grad_update=_product(m["update_grad_cos"], update, grad),
         moved=np.rint((1.0 - m["unmoved_share"]) * numel),
         nonfinite=m["nonfinite"],
@@ -258,9 +233,10 @@ def roll_up(s: LayerSums) -> LayerSums:
     for field in dataclasses.fields(s):
         column = getattr(s, field.name)
         nothing = absent_ok & np.isnan(column)
-        combine = np.max if field.name == "weight_max" else np.sum
-        total = combine(np.where(nothing, 0.0, column), axis=-1)
+        total_of = np.max if field.name == "weight_max" else np.sum
+        total = total_of(np.where(nothing, 0.0, column), axis=-1)
         totals[field.name] = np.where(nothing.all(axis=-1), np.nan, total)
+    totals["turn_sq"] = combine(s.turning).turn_sq
     return LayerSums(**totals)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from dynoscope.measurement import FloatArray
-from dynoscope.metrics.derive import angle
+from dynoscope.metrics.turning import Turning, angle
 
 __all__ = ["NEURON_METRICS", "STATISTICS", "statistics", "summarize"]
 
@@ -53,13 +53,13 @@ def summarize(rows: FloatArray, row_length: int) -> dict[str, FloatArray]:
     """All neuron metrics of one layer by name.
 
     Args:
-        rows: its row sums in the order of `measurement.ROW_SUMS`, shape
+        rows: its row sums in the order of `measurement.UNIT_SUMS`, shape
             (..., 3, rows), float64.
         row_length: weights in a row.
     """
-    weight_sq, weight_update, update_sq = np.moveaxis(rows, -2, 0)
-    norms = statistics(np.sqrt(weight_sq))
-    angles = statistics(angle(weight_sq, weight_update, update_sq, row_length))
+    turning = Turning(*np.moveaxis(rows, -2, 0))
+    norms = statistics(np.sqrt(turning.weight_sq))
+    angles = statistics(angle(turning, row_length))
     return {
         **{f"weight_norm_{name}": column for name, column in norms.items()},
         **{f"angular_update_{name}": column for name, column in angles.items()},

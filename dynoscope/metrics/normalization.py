@@ -94,9 +94,7 @@ class MomentumTracer:
         """
         if not np.array_equal(beta, self._beta, equal_nan=True):
             self._beta = beta
-            self._horizons = {
-                name: _silences(k, beta) for name, k in HORIZONS.items()
-            }
+            self._horizons = {name: _silences(k, beta) for name, k in HORIZONS.items()}
         zero = gradient == 0
         revived = {
             name: ~zero & (self._silent >= horizon)

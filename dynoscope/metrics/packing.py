@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynoscope.measurement import CHANNEL_QUANTITIES, ROW_SUMS, FloatArray, Host, Sum
+from dynoscope.measurement import CHANNEL_QUANTITIES, UNIT_SUMS, FloatArray, Host, Sum
+from dynoscope.metrics.turning import Turning, combine_runs
 
 __all__ = ["Columns", "Packing"]
+
+_UNIT_SUMS = np.array(UNIT_SUMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Packing:
 
     def shapes(self, device: int) -> list[tuple[int, int]]:
         """Shapes of its parts: sums, row sums, channel quantities."""
-        heights = (len(Sum), len(ROW_SUMS), len(CHANNEL_QUANTITIES))
+        heights = (len(Sum), len(UNIT_SUMS), len(CHANNEL_QUANTITIES))
         return list(zip(heights, self._widths[device], strict=True))
 
     def unpack(self, flats: Sequence[npt.NDArray[Any]]) -> Host:
@@ -79,10 +82,14 @@ class Packing:
         sums[Sum.WEIGHT_MAX, self._layers] = np.maximum.reduceat(
             columns[Sum.WEIGHT_MAX], self._piece_starts
         )
+        pieces = Turning(*columns[_UNIT_SUMS])
+        sums[np.ix_(_UNIT_SUMS, self._layers)] = combine_runs(
+            pieces, self._piece_starts
+        )
         rows = rows[:, self._rows]
-        if self._with_rows.size:  # these sums were taken row by row only
-            sums[np.ix_(np.array(ROW_SUMS), self._with_rows)] = np.add.reduceat(
-                rows, self._row_starts, axis=1
+        if self._with_rows.size:  # their units are rows, not pieces
+            sums[np.ix_(_UNIT_SUMS, self._with_rows)] = combine_runs(
+                Turning(*rows), self._row_starts
             )
         return Host(sums, rows, channels[:, self._channels])
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynoscope.measurement import Host, Sum
+from dynoscope.measurement import UNIT_SUMS, Host, Sum
 from dynoscope.metrics.packing import Columns, Packing
 
 __all__ = ["Kernel", "Spec"]
@@ -31,7 +31,7 @@ PIECE: Final = 1 << 18
 SMALL: Final = 1 << 12
 """Layers of up to this many elements are stacked with others of their shape."""
 
-LONG_ROW: Final = 1 << 14
+LONG: Final = 1 << 14
 """Above this length a norm, taken in one pass, would lose float32 accuracy."""
 
 Tensors: TypeAlias = Sequence[Tensor | None]
@@ -215,9 +215,11 @@ class _Stack:
 
     def __init__(self, specs: Sequence[Spec], pack: _Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
-        self._row_length, self._keep_channels = specs[0].row_length, specs[0].channels
-        self.sums, self._row_sums, self._channels = pack.claim(specs)
+        self.sums, row_sums, self._channels = pack.claim(specs)
+        self._keep_channels = specs[0].channels
         shape = (5, len(specs), specs[0].parameter.numel())
+        self._unit_length = specs[0].row_length or shape[-1]
+        self._unit_sums = row_sums if specs[0].rows else _unit_rows(self.sums)
         buffers = self.sums.new_zeros(shape)
         self._old, self._grad, self._momentum, self._update, self._product = buffers
         self._absent = self.sums.new_zeros(shape[-1])
@@ -239,12 +241,7 @@ class _Stack:
         old, grad, update = self._old, self._grad, self._update
         self._fill(update, self._parameters)
         update.sub_(old)
-        if self._row_length:
-            _sum_rows(old, update, self._product, self._row_length, self._row_sums)
-        else:
-            self._dot(old, old, Sum.WEIGHT_SQ)
-            self._dot(old, update, Sum.WEIGHT_UPDATE)
-            self._dot(update, update, Sum.UPDATE_SQ)
+        _sum_units(old, update, self._product, self._unit_length, self._unit_sums)
         self._dot(grad, update, Sum.GRAD_UPDATE)
         sign = torch.sign(update, out=self._product)
         torch.sum(sign.abs_(), 1, out=self.sums[Sum.MOVED])
@@ -285,14 +282,13 @@ class _Large:
 
     def __init__(self, spec: Spec, pack: _Pack, scratch: _Scratch) -> None:
         self._parameter, self._cuts = spec.parameter, spec.cuts
-        self._row_length, self._scratch = spec.row_length, scratch
+        self._scratch = scratch
         self.sums, row_sums, _ = pack.claim([spec])
         self._out = [column.unbind() for column in self.sums.unbind(1)]
-        self._row_out: Sequence[Tensor] = ()
-        if spec.rows:
-            self._row_out = row_sums.split(
-                [c // spec.row_length for c in self._cuts], 1
-            )
+        self._unit_lengths = [spec.row_length or cut for cut in self._cuts]
+        unit_sums = row_sums if spec.rows else _unit_rows(self.sums)
+        counts = [c // n for c, n in zip(self._cuts, self._unit_lengths, strict=True)]
+        self._unit_sums = unit_sums.split(counts, 1)
         flat = _flat(spec.parameter, spec.parameter)
         self._saved = torch.empty_like(flat).split(self._cuts)
 
@@ -335,12 +331,7 @@ class _Large:
         scratch, size, out = self._scratch, w.numel(), self._out[k]
         old, product = scratch.cast(0, self._saved[k]), scratch.take(3, size)
         update = torch.sub(scratch.cast(2, w), old, out=scratch.take(4, size))
-        if self._row_length:
-            _sum_rows(old, update, product, self._row_length, self._row_out[k])
-        else:
-            torch.dot(old, old, out=out[Sum.WEIGHT_SQ])
-            torch.dot(old, update, out=out[Sum.WEIGHT_UPDATE])
-            torch.dot(update, update, out=out[Sum.UPDATE_SQ])
+        _sum_units(old, update, product, self._unit_lengths[k], self._unit_sums[k])
         sign = torch.sign(update, out=product)
         torch.dot(sign, sign, out=out[Sum.MOVED])
         return update
@@ -349,20 +340,32 @@ class _Large:
         return () if x is None else _flat(x, self._parameter).split(self._cuts)
 
 
-def _sum_rows(
-    old: Tensor, update: Tensor, product: Tensor, row_length: int, out: Tensor
+def _unit_rows(sums: Tensor) -> Tensor:
+    """UNIT_SUMS where a unit is a whole column of the sums; they are adjacent."""
+    return sums[UNIT_SUMS[0] : UNIT_SUMS[-1] + 1]
+
+
+def _sum_units(
+    old: Tensor, update: Tensor, product: Tensor, length: int, out: Tensor
 ) -> None:
-    """Take ROW_SUMS over each run of `row_length` elements."""
-    shape = (-1, row_length)
-    old, update, product = old.view(shape), update.view(shape), product.view(shape)
-    weight_sq, weight_update, update_sq = out
+    """Take UNIT_SUMS over each run of `length` elements."""
+    old, update, product = (x.view(-1, length) for x in (old, update, product))
+    weight_sq, weight_update, turn_sq = out
+    _sum_squares(old, product, weight_sq)
     torch.sum(torch.mul(old, update, out=product), 1, out=weight_update)
-    for x, square in ((old, weight_sq), (update, update_sq)):
-        if row_length <= LONG_ROW:
-            torch.linalg.vector_norm(x, dim=1, out=square)
-            square.square_()
-        else:
-            torch.sum(torch.mul(x, x, out=product), 1, out=square)
+    # A zero weight has slope 0 / tiny: all of its update is turn.
+    tiny = torch.finfo(old.dtype).tiny
+    slope = (weight_update / weight_sq.clamp(min=tiny)).unsqueeze(1)
+    turn = torch.addcmul(update, old, slope, value=-1, out=product)
+    _sum_squares(turn, turn, turn_sq)
+
+
+def _sum_squares(x: Tensor, product: Tensor, out: Tensor) -> None:
+    if x.shape[1] <= LONG:
+        torch.linalg.vector_norm(x, dim=1, out=out)
+        out.square_()
+    else:
+        torch.sum(torch.mul(x, x, out=product), 1, out=out)
 
 
 def _flat(x: Tensor, like: Tensor) -> Tensor:

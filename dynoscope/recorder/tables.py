@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dynoscope.measurement import (
@@ -73,7 +74,7 @@ class TableBuilder:
         times: FloatArray,
         hosts: Sequence[Host],
         groups: list[tuple[GroupState, ...]],
-        has_grad: np.ndarray,
+        has_grad: npt.NDArray[np.bool_],
     ) -> Columns:
         sums = np.stack([host.sums for host in hosts])
         named = LayerSums.of(self._numel, sums)
@@ -94,10 +95,14 @@ class TableBuilder:
             **self.predictor.predict(groups, named.grad_sq * named.weight_sq),
         }
 
-    def _has_momentum(self, groups: list[tuple[GroupState, ...]]) -> np.ndarray:
+    def _has_momentum(
+        self, groups: list[tuple[GroupState, ...]]
+    ) -> npt.NDArray[np.bool_]:
         """Where a momentum exists: not in an unknown optimizer, nor in plain SGD."""
         known = self._subject.optimizer.has_momentum
-        return (_per_group(groups, "momentum")[:, self._group] != 0) & known
+        coefficient = _per_group(groups, "momentum")[:, self._group]
+        mask: npt.NDArray[np.bool_] = np.logical_and(coefficient != 0, known)
+        return mask
 
     def _neurons(self, steps: FloatArray, hosts: Sequence[Host]) -> Columns:
         rows = np.stack([host.rows for host in hosts])
@@ -140,7 +145,7 @@ class TableBuilder:
 
     def _trace(
         self, step: int, host: Host, states: tuple[GroupState, ...]
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, npt.NDArray[np.int64]]:
         gradient, weight, update = host.channels
         of_channel = self._group[self._channel_layer]
         kinds = self._subject.optimizer.kinds

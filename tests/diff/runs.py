@@ -1,9 +1,11 @@
 """Small real runs to compare."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import dynoscope
@@ -19,9 +21,10 @@ class Net(nn.Module):
         self.head_name = head
         setattr(self, head, nn.Linear(4, 3))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         pooled = self.features(x).mean((2, 3))
-        return getattr(self, self.head_name)(pooled)
+        scores: Tensor = getattr(self, self.head_name)(pooled)
+        return scores
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
@@ -32,7 +35,13 @@ def lion(model: nn.Module) -> torch.optim.Optimizer:
     return Lion(model.parameters(), lr=1e-3, weight_decay=0.3)
 
 
-def train(model: nn.Module, optimizer, scope, steps: int, nan_from: int | None = None):
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scope: dynoscope.Scope,
+    steps: int,
+    nan_from: int | None = None,
+) -> None:
     generator = torch.Generator().manual_seed(1)
     for step in range(steps):
         x = torch.randn(16, 1, 6, 6, generator=generator)
@@ -40,7 +49,8 @@ def train(model: nn.Module, optimizer, scope, steps: int, nan_from: int | None =
         loss = functional.cross_entropy(model(x), y)
         loss.backward()
         if step == nan_from:
-            next(model.parameters()).grad.fill_(float("nan"))
+            first = next(model.parameters())
+            first.grad = torch.full_like(first, float("nan"))
         optimizer.step()
         optimizer.zero_grad()
         scope.log(loss=loss, balance=(-1) ** step * 0.5)
@@ -48,12 +58,12 @@ def train(model: nn.Module, optimizer, scope, steps: int, nan_from: int | None =
 
 def record(
     folder: Path,
-    make=adamw,
+    make: Callable[[nn.Module], torch.optim.Optimizer] = adamw,
     steps: int = 30,
     *,
     head: str = "head",
     nan_from: int | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     torch.manual_seed(0)
     model = Net(head)

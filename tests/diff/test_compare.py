@@ -2,6 +2,8 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import torch
 import dynoscope
 from dynoscope.diff import blocks, diff
 from dynoscope.errors import RunNotFoundError, UncomparableError
+from dynoscope.reader import Run
 from dynoscope.schema import TABLES
 from tests.diff.runs import Net, adamw, lion, record, train
 
@@ -22,9 +25,14 @@ POSITIVE = {
 }  # fmt: skip
 
 
-def brute_force(rows_a, rows_b, positive, threshold=0.1):
+def brute_force(
+    rows_a: dict[int, float],
+    rows_b: dict[int, float],
+    positive: bool,
+    threshold: float = 0.1,
+) -> Any:
     """Compare {step: value} of two runs, one number at a time."""
-    sum_a = sum_b = count = 0
+    sum_a, sum_b, count = 0.0, 0.0, 0
     largest, largest_step, first_step, farthest = 0.0, None, None, 0.0
     for step in sorted(set(rows_a) & set(rows_b)):
         x, y = float(rows_a[step]), float(rows_b[step])
@@ -47,12 +55,12 @@ def brute_force(rows_a, rows_b, positive, threshold=0.1):
     return sum_a, sum_b, count, largest, largest_step, first_step
 
 
-def by_step(run, layer, metric):
+def by_step(run: Run, layer: str, metric: str) -> dict[int, float]:
     rows = run.layers(metric=metric, layer=layer)
     return dict(zip(rows["step"], rows[metric], strict=True))
 
 
-def check_row(row, run_a, run_b):
+def check_row(row: Any, run_a: Run, run_b: Run) -> None:
     expected = brute_force(
         by_step(run_a, row["layer"], row["metric"]),
         by_step(run_b, row["layer"], row["metric"]),
@@ -65,27 +73,28 @@ def check_row(row, run_a, run_b):
         assert math.isnan(row["largest"])
         return
     a, b = sum_a / count, sum_b / count
-    close = {"rel": 1e-9, "abs": 1e-15}
     assert (row["a"], row["b"]) == (
-        pytest.approx(a, **close),
-        pytest.approx(b, **close),
+        pytest.approx(a, rel=1e-9, abs=1e-15),
+        pytest.approx(b, rel=1e-9, abs=1e-15),
     )
     if row["metric"] in POSITIVE and 0 not in (a, b):
-        assert row["relative"] == pytest.approx((b - a) / a, **close)
-        assert row["distance"] == pytest.approx(abs(math.log(b / a)), **close)
+        assert row["relative"] == pytest.approx((b - a) / a, rel=1e-9, abs=1e-15)
+        assert row["distance"] == pytest.approx(
+            abs(math.log(b / a)), rel=1e-9, abs=1e-15
+        )
     if row["metric"] not in POSITIVE:
-        assert row["relative"] == pytest.approx(b - a, **close)
-        assert row["distance"] == pytest.approx(abs(b - a), **close)
+        assert row["relative"] == pytest.approx(b - a, rel=1e-9, abs=1e-15)
+        assert row["distance"] == pytest.approx(abs(b - a), rel=1e-9, abs=1e-15)
     assert row["largest"] == pytest.approx(largest, rel=1e-9, abs=1e-12)
     assert none_if_na(row["largest_step"]) == largest_step
     assert none_if_na(row["first_step"]) == first_step
 
 
-def none_if_na(value):
+def none_if_na(value: Any) -> Any:
     return None if value is pd.NA else value
 
 
-def test_layers_equal_a_slow_comparison(a, b):
+def test_layers_equal_a_slow_comparison(a: Path, b: Path) -> None:
     found = diff(a, b)
     run_a, run_b = dynoscope.open_run(a), dynoscope.open_run(b)
     assert len(found.layers) == len(run_a.layer_names) * len(COMPARED)
@@ -94,7 +103,7 @@ def test_layers_equal_a_slow_comparison(a, b):
         check_row(row, run_a, run_b)
 
 
-def test_roll_ups_equal_a_slow_comparison(a, b):
+def test_roll_ups_equal_a_slow_comparison(a: Path, b: Path) -> None:
     found = diff(a, b)
     run_a, run_b = dynoscope.open_run(a), dynoscope.open_run(b)
     assert list(found.roll_ups["layer"].unique()) == run_a.roll_ups
@@ -103,7 +112,7 @@ def test_roll_ups_equal_a_slow_comparison(a, b):
             check_row(row, run_a, run_b)
 
 
-def test_the_whole_models_norm_is_that_of_all_its_layers(a, b):
+def test_the_whole_models_norm_is_that_of_all_its_layers(a: Path, b: Path) -> None:
     found = diff(a, b)
     rows = dynoscope.open_run(a).layers("weight_norm", steps=(0, 24))
     squares = rows["weight_norm"].astype(float) ** 2
@@ -112,7 +121,7 @@ def test_the_whole_models_norm_is_that_of_all_its_layers(a, b):
     assert found.whole.loc["weight_norm", "a"] == pytest.approx(norms.mean(), rel=1e-6)
 
 
-def test_blocks_do_not_show(a, b, monkeypatch):
+def test_blocks_do_not_show(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = diff(a, b)
     monkeypatch.setattr(blocks, "BLOCK_ROWS", 25)  # five steps of five layers
     pieces = diff(a, b)
@@ -122,7 +131,7 @@ def test_blocks_do_not_show(a, b, monkeypatch):
         )
 
 
-def test_a_run_does_not_differ_from_itself(a):
+def test_a_run_does_not_differ_from_itself(a: Path) -> None:
     found = diff(a, a)
     for frame in (found.layers, found.roll_ups, found.normalization):
         compared = frame[frame["steps"] > 0]
@@ -137,7 +146,7 @@ def test_a_run_does_not_differ_from_itself(a):
     assert "equal at every common step" in found.summary
 
 
-def test_turning_it_round_changes_signs_only(a, b):
+def test_turning_it_round_changes_signs_only(a: Path, b: Path) -> None:
     there, back = diff(a, b), diff(b, a)
     for name in ("distance", "first_step", "largest_step", "steps"):
         pd.testing.assert_series_equal(there.layers[name], back.layers[name])
@@ -145,7 +154,7 @@ def test_turning_it_round_changes_signs_only(a, b):
     np.testing.assert_array_equal(there.layers["a"], back.layers["b"])
 
 
-def test_only_common_steps_count(a, b, sparse):
+def test_only_common_steps_count(a: Path, b: Path, sparse: Path) -> None:
     assert len(diff(a, b).steps) == 24
     found = diff(a, sparse)
     assert found.steps.numbers.tolist() == list(range(0, 30, 3))
@@ -167,22 +176,22 @@ def test_only_common_steps_count(a, b, sparse):
         (range(1, 9, 3), [1, 4, 7]),
     ],
 )
-def test_steps_can_be_chosen(a, b, steps, expected):
+def test_steps_can_be_chosen(a: Path, b: Path, steps: Any, expected: list[int]) -> None:
     found = diff(a, b, steps=steps)
     assert found.steps.numbers.tolist() == expected
     assert (found.scalars["steps"] == len(expected)).all()
     assert found.layers["steps"].max() == len(expected)
 
 
-def test_threshold(a, b):
+def test_threshold(a: Path, b: Path) -> None:
     strict, lax = diff(a, b, threshold=1e-6), diff(a, b, threshold=1e6)
     assert strict.layers["first_step"].notna().sum() > len(strict.layers) / 2
     assert lax.layers["first_step"].isna().all()
 
 
-def test_scalars_equal_a_slow_comparison(a, b):
-    found = diff(a, b).scalars.set_index("name")
-    values = [
+def test_scalars_equal_a_slow_comparison(a: Path, b: Path) -> None:
+    found: Any = diff(a, b).scalars.set_index("name")
+    values: list[dict[Any, float]] = [
         dynoscope.open_run(run).scalars("loss").set_index("step")["value"].to_dict()
         for run in (a, b)
     ]
@@ -201,9 +210,9 @@ def test_scalars_equal_a_slow_comparison(a, b):
     assert "dynoscope/hook_seconds" not in set(diff(a, b).logged["name"])
 
 
-def test_configuration(a, b):
+def test_configuration(a: Path, b: Path) -> None:
     found = diff(a, b)
-    config = found.config.set_index("key")
+    config: Any = found.config.set_index("key")
     assert config.loc["optimizer.name"].tolist() == ["AdamW", "Lion"]
     assert config.loc["optimizer.groups[0].lr"].tolist() == [3e-3, 1e-3]
     assert config.loc["config.tag.x"].tolist() == [1, 2]
@@ -212,7 +221,7 @@ def test_configuration(a, b):
     assert "versions.torch" not in config.index
 
 
-def test_layers_of_one_run_only(a, folder):
+def test_layers_of_one_run_only(a: Path, folder: Path) -> None:
     other = record(folder / "other-head", lion, 10, head="tail")
     found = diff(a, other)
     assert found.only_a == ["head.weight", "head.bias"]
@@ -227,16 +236,16 @@ def test_layers_of_one_run_only(a, folder):
     assert "2 layers in adamw only" in found.summary
 
 
-def test_normalization_counts(a, b):
+def test_normalization_counts(a: Path, b: Path) -> None:
     found = diff(a, b).normalization
     assert set(found["layer"]) == {"features.1.bias"}
     assert set(found["metric"]) == set(TABLES["normalization"].names("measured"))
 
 
-def test_nan_in_one_run_is_said(a, folder):
+def test_nan_in_one_run_is_said(a: Path, folder: Path) -> None:
     broken = record(folder / "broken", adamw, 20, nan_from=9)
     found = diff(a, broken)
-    rows = found.layers.set_index(["layer", "metric"])
+    rows: Any = found.layers.set_index(["layer", "metric"])
     row = rows.loc[("features.0.weight", "weight_norm")]
     assert (row["steps"], row["only_a"], row["only_b"]) == (10, 10, 0)
     assert (
@@ -245,7 +254,7 @@ def test_nan_in_one_run_is_said(a, folder):
     assert "first at step 9" in found.summary
 
 
-def test_a_run_that_is_being_written(a, tmp_path):
+def test_a_run_that_is_being_written(a: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Net()
     optimizer = lion(model)
@@ -260,25 +269,27 @@ def test_a_run_that_is_being_written(a, tmp_path):
     assert found.steps.last == 7
 
 
-def test_most_different_is_the_mean_of_capped_distances(a, b):
+def test_most_different_is_the_mean_of_capped_distances(a: Path, b: Path) -> None:
     found = diff(a, b)
-    scores = {}
+    scores: dict[Any, float] = {}
     for layer, rows in found.layers.groupby("layer"):
         rows = rows[(rows["role"] == "measured") & rows["distance"].notna()]
         scores[layer] = sum(min(d, 5.0) for d in rows["distance"]) / len(rows)
     top = found.most_different(3)
-    assert list(top["layer"]) == sorted(scores, key=scores.get, reverse=True)[:3]
+    assert (
+        list(top["layer"]) == sorted(scores, key=scores.__getitem__, reverse=True)[:3]
+    )
     assert top["score"].tolist() == pytest.approx([scores[n] for n in top["layer"]])
     assert len(found.most_different(None)) == len(scores)
 
 
-def test_the_first_layer_to_differ(a, b):
+def test_the_first_layer_to_differ(a: Path, b: Path) -> None:
     first = diff(a, b, threshold=0.01).first_to_differ()
     assert first["first_step"].is_monotonic_increasing
     assert (first["metric"] == "weight_norm").all()
 
 
-def test_no_layer_in_common(a, folder):
+def test_no_layer_in_common(a: Path, folder: Path) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 2)
     optimizer = adamw(model)
@@ -291,14 +302,14 @@ def test_no_layer_in_common(a, folder):
         diff(a, folder / "linear")
 
 
-def test_no_step_in_common(a, b, sparse):
+def test_no_step_in_common(a: Path, b: Path, sparse: Path) -> None:
     with pytest.raises(UncomparableError, match=r"no measured step in common within"):
         diff(a, b, steps=(100, 200))
     with pytest.raises(UncomparableError, match=r"14 measured steps from 0 to 39"):
         diff(a, sparse, steps=(1, 3))
 
 
-def test_folders_that_are_no_runs(a, tmp_path):
+def test_folders_that_are_no_runs(a: Path, tmp_path: Path) -> None:
     with pytest.raises(RunNotFoundError, match="does not exist"):
         diff(a, tmp_path / "nothing")
     (tmp_path / "run.json").write_text("{}")
@@ -306,7 +317,7 @@ def test_folders_that_are_no_runs(a, tmp_path):
         diff(tmp_path, a)
 
 
-def test_neither_torch_nor_plotly_is_loaded(a, b):
+def test_neither_torch_nor_plotly_is_loaded(a: Path, b: Path) -> None:
     code = (
         "import sys; from dynoscope.diff import diff; "
         "from dynoscope.diff.text import print_diff; "

@@ -1,22 +1,24 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynoscope.diff.difference import distance, kind_of, limit_of, relative
+from dynoscope.diff.difference import Kind, distance, kind_of, limit_of, relative
 from dynoscope.schema import TABLES
 
 POSITIVE = st.floats(1e-30, 1e30)
 
 
-def at(function, kind, a, b):
+def at(function: Callable[..., Any], kind: Kind, a: float, b: float) -> float:
     return float(function(kind, np.float64(a), np.float64(b)))
 
 
 @given(POSITIVE, POSITIVE)
-def test_ratio_is_the_same_both_ways(a, b):
+def test_ratio_is_the_same_both_ways(a: float, b: float) -> None:
     assert at(distance, "ratio", a, b) == at(distance, "ratio", b, a)
     expected = abs(math.log(b) - math.log(a))
     assert at(distance, "ratio", a, b) == pytest.approx(expected, abs=1e-12)
@@ -24,7 +26,7 @@ def test_ratio_is_the_same_both_ways(a, b):
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
-def test_difference_crosses_zero(a, b):
+def test_difference_crosses_zero(a: float, b: float) -> None:
     assert at(relative, "difference", a, b) == b - a
     assert at(distance, "difference", a, b) == abs(b - a)
 
@@ -41,18 +43,18 @@ def test_difference_crosses_zero(a, b):
         (1, math.nan, math.nan, math.nan),
     ],
 )
-def test_ratio_at_its_limits(a, b, change, apart):
+def test_ratio_at_its_limits(a: float, b: float, change: float, apart: float) -> None:
     np.testing.assert_equal(at(relative, "ratio", a, b), change)
     np.testing.assert_equal(at(distance, "ratio", a, b), apart)
 
 
-def test_threshold_is_a_share_of_the_smaller():
+def test_threshold_is_a_share_of_the_smaller() -> None:
     assert at(distance, "ratio", 1.0, 1.0999) < limit_of("ratio", 0.1)
     assert at(distance, "ratio", 1.1001, 1.0) > limit_of("ratio", 0.1)
     assert limit_of("difference", 0.1) == 0.1
 
 
-def test_what_can_be_negative_or_zero_is_compared_by_difference():
+def test_what_can_be_negative_or_zero_is_compared_by_difference() -> None:
     by_difference = {
         column.name
         for column in TABLES["layers"].columns

@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,15 +8,15 @@ from dynoscope.diff import diff
 from tests.diff.runs import adamw, record
 
 
-def fail_on_constant(name):
+def fail_on_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def parse(text):
+def parse(text: str) -> Any:
     return json.loads(text, parse_constant=fail_on_constant)
 
 
-def test_it_is_strict_and_complete(a, b):
+def test_it_is_strict_and_complete(a: Path, b: Path) -> None:
     found = diff(a, b)
     content = parse(found.to_json())
     assert content["a"]["name"] == "adamw"
@@ -32,6 +34,6 @@ def test_it_is_strict_and_complete(a, b):
     assert len(content["most_different"]) == 5
 
 
-def test_it_is_strict_with_nan_too(a, tmp_path):
+def test_it_is_strict_with_nan_too(a: Path, tmp_path: Path) -> None:
     broken = record(tmp_path / "broken", adamw, 6, nan_from=0)
     parse(diff(a, broken).to_json())

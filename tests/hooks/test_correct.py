@@ -108,14 +108,14 @@ def expected_layer(parts: list[Saved]) -> dict[str, float]:
     }
 
 
-def assert_close(name: str, found: float, wanted: float, where: str) -> None:
+def assert_close(name: str, found: float, wanted: float, update_ratio: float) -> None:
+    floor = 1e-12
     if name.endswith("_cos"):  # the natural scale of a cosine is 1
-        assert found == pytest.approx(wanted, abs=1e-5, nan_ok=True), (name, where)
-    else:
-        assert found == pytest.approx(wanted, rel=1e-5, abs=1e-12, nan_ok=True), (
-            name,
-            where,
-        )
+        floor = 1e-5
+    if name.startswith("angular_update"):  # an update along the weight turns by 0
+        floor = 3e-7 * np.nan_to_num(update_ratio)
+    close = pytest.approx(wanted, rel=1e-5, abs=floor, nan_ok=True)
+    assert found == close, name
 
 
 @pytest.fixture(scope="module", params=list(OPTIMIZERS))
@@ -146,7 +146,7 @@ def test_every_layer_metric(recorded: Recorded) -> None:
                 continue
             for metric in LAYER_METRICS:
                 found = float(frame.loc[(step, layer), metric])
-                assert_close(metric, found, wanted[metric], f"{layer} at {step}")
+                assert_close(metric, found, wanted[metric], wanted["update_ratio"])
 
 
 def test_every_roll_up(recorded: Recorded) -> None:
@@ -159,27 +159,37 @@ def test_every_roll_up(recorded: Recorded) -> None:
         wanted = expected_layer(parts)
         for metric in LAYER_METRICS:
             if not (name == "sgd" and "momentum" in metric):
-                assert_close(metric, row[metric], wanted[metric], row["layer"])
+                assert_close(
+                    metric, row[metric], wanted[metric], wanted["update_ratio"]
+                )
         assert row["numel"] == sum(s.weight.size for s in parts)
 
 
 def test_every_neuron_metric(recorded: Recorded) -> None:
     _, run, saved = recorded
     frame = run.neurons()
-    matrices = ["stem.0.weight", "depthwise.weight", "embedding.weight", "project.weight"]
+    matrices = [
+        "stem.0.weight",
+        "depthwise.weight",
+        "embedding.weight",
+        "project.weight",
+    ]
     assert frame["layer"].tolist() == matrices * STEPS
     for row in frame.to_dict("records"):
         values = saved[row["step"]][row["layer"]]
         rows = zip(values.weight, values.after, strict=True)
+        update_ratio = np.linalg.norm(values.after - values.weight) / np.linalg.norm(
+            values.weight
+        )
         series = {
             "weight_norm": pd.Series(np.linalg.norm(values.weight, axis=1)),
             "angular_update": pd.Series([turn(a, b) for a, b in rows]),
         }
         for metric in NEURON_METRICS:
             quantity, statistic = metric.rsplit("_", 1)
-            assert_close(
-                metric, row[metric], statistic_of(series[quantity], statistic), metric
-            )
+            wanted = statistic_of(series[quantity], statistic)
+            if statistic != "cv" or series[quantity].mean() > 1e-7:
+                assert_close(metric, row[metric], wanted, update_ratio)
 
 
 def statistic_of(values: "pd.Series[float]", statistic: str) -> float:

@@ -1,0 +1,94 @@
+"""How far a weight turns: from units to layers, and from sums to an angle.
+
+An update d of a weight w has a part along w, (b/a) w with a = sum w**2 and
+b = sum w*d, and a part t at right angles to it, which turns the weight. The
+device sums t**2 itself. The textbook way, sum d**2 - b**2/a, loses all digits
+where an update mostly scales the weight: in float32, sums leave noise of 3e-4
+times the update there, where this leaves 3e-7.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dynoscope.measurement import FloatArray
+
+__all__ = ["Turning", "angle", "combine", "combine_runs"]
+
+
+class Turning(NamedTuple):
+    """The sums that describe a turn; arrays of one shape, float64."""
+
+    weight_sq: FloatArray  # a = sum of w**2
+    weight_update: FloatArray  # b = sum of w * d
+    turn_sq: FloatArray  # sum of t**2
+
+    @property
+    def update_sq(self) -> FloatArray:
+        """Sum of d**2, by Pythagoras."""
+        return self.turn_sq + self.weight_update * _slope(*self[:2])
+
+
+def angle(turning: Turning, numel: npt.ArrayLike) -> FloatArray:
+    """Angle between a weight before and after an update, in radians.
+
+    It is atan2(sqrt(a * sum t**2), a + b). From float32 sums its relative error
+    is about 1e-6 at every size of the angle (tested down to 1e-7 rad, where an
+    arccos of a float32 cosine is wrong from 3e-4 rad on), as long as the update
+    does not run along the weight; an update that only scales the weight turns it
+    by 0, and there float32 leaves up to 3e-7 times the update ratio.
+
+    Args:
+        turning: sums over the weights of a unit, a layer or a model.
+        numel: number of weights; a single one can only stay (0) or change its
+            sign (pi).
+
+    Returns:
+        Angles in [0, pi], the shape of the sums; NaN where the weight was zero.
+
+    Source: Kosson et al. 2024, eq. 5, in a form that is stable for small angles.
+
+    >>> sums = Turning(*map(np.float64, (1.0, 0.0, 1e-12)))
+    >>> round(float(angle(sums, numel=2)), 15)
+    1e-06
+    """
+    a, b, turn_sq = turning
+    area = np.where(np.equal(numel, 1), 0.0, np.sqrt(a) * np.sqrt(turn_sq))
+    return np.where(a == 0, np.nan, np.arctan2(area, a + b))
+
+
+def combine(parts: Turning) -> Turning:
+    """Parts along the last axis as one weight.
+
+    Each part's t is at right angles to that part of w alone. What two parts'
+    slopes b/a differ by turns the whole as well: with B/A the slope of all,
+    sum t**2 of the whole is sum t**2 + sum a * (b/a - B/A)**2.
+    """
+    whole = combine_runs(
+        Turning(*(np.moveaxis(x, -1, 0) for x in parts)), np.zeros(1, np.intp), axis=0
+    )
+    return Turning(*(x[0] for x in whole))
+
+
+def combine_runs(
+    parts: Turning, starts: npt.NDArray[np.intp], axis: int = -1
+) -> Turning:
+    """Runs of parts along an axis, each as one weight; see `combine`.
+
+    Args:
+        parts: sums of the parts.
+        starts: where each run begins, increasing.
+        axis: the axis of the parts.
+    """
+    a = np.add.reduceat(parts.weight_sq, starts, axis)
+    b = np.add.reduceat(parts.weight_update, starts, axis)
+    lengths = np.diff([*starts, parts.weight_sq.shape[axis]])
+    common = np.repeat(_slope(a, b), lengths, axis)
+    differs_sq = parts.weight_sq * (_slope(*parts[:2]) - common) ** 2
+    return Turning(a, b, np.add.reduceat(parts.turn_sq + differs_sq, starts, axis))
+
+
+def _slope(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Slope b/a, and 0 for a zero weight, whose update is all turn."""
+    return np.divide(b, a, out=np.zeros_like(b), where=a != 0)

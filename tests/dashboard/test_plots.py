@@ -1,0 +1,151 @@
+import base64
+
+import numpy as np
+import pytest
+from dynoscope import open_run
+from dynoscope.dashboard.figures import Curve, curves_figure
+from dynoscope.dashboard.heatmap import CLIP, rotation_map
+from dynoscope.dashboard.plots import (
+    count_plot,
+    find_metric,
+    layer_metrics,
+    layer_plot,
+    lr_plot,
+    scalar_plot,
+)
+from dynoscope.dashboard.state import RunState
+from dynoscope.dashboard.theme import SCHEMES
+from dynoscope.schema import TABLES
+from plotly.graph_objects import Figure
+
+LIGHT = SCHEMES["light"]
+
+
+def unpacked(spec):
+    array = np.frombuffer(base64.b64decode(spec["bdata"]), spec["dtype"])
+    return array.reshape([int(n) for n in spec.get("shape", "-1").split(",")])
+
+
+def traces(plot):
+    Figure(plot.figure)  # plotly itself accepts it
+    return {trace["name"]: trace for trace in plot.figure["data"]}
+
+
+@pytest.fixture
+def states(written):
+    state = RunState(open_run(written.path))
+    state.refresh()
+    return {"one": state}
+
+
+def test_scalar_has_the_runs_numbers(states, written):
+    plot = scalar_plot(states, "loss", LIGHT, log=False)
+    frame = open_run(written.path).scalars("loss")
+    trace = traces(plot)["one"]
+    np.testing.assert_array_equal(unpacked(trace["x"]), frame["step"])
+    np.testing.assert_array_equal(unpacked(trace["y"]), frame["value"])
+
+
+@pytest.mark.parametrize("layer", ["a.weight", "a.*", "*"])
+def test_every_layer_metric_has_the_runs_numbers(states, written, layer):
+    frame = open_run(written.path).layers(layer=layer)
+    predictions = {c.of: c for c in TABLES["layers"].columns if c.of}
+    for name in TABLES["layers"].names("measured", "setting"):
+        drawn = traces(layer_plot(states, layer, name, LIGHT))
+        np.testing.assert_allclose(unpacked(drawn["one"]["y"]), frame[name], rtol=1e-6)
+        if name in predictions:
+            prediction = drawn[f"one, {predictions[name].label}"]
+            assert prediction["line"]["dash"] == "dash"
+            assert prediction["line"]["color"] == drawn["one"]["line"]["color"]
+            expected = frame[predictions[name].name]
+            np.testing.assert_allclose(unpacked(prediction["y"]), expected, rtol=1e-6)
+
+
+def test_every_column_can_be_chosen():
+    reachable = {name.removeprefix("neurons.") for name in layer_metrics()}
+    layers = {c.name for c in TABLES["layers"].columns if c.role != "key" and not c.of}
+    assert reachable == layers | set(TABLES["neurons"].names("measured"))
+    assert all(find_metric(name).description for name in layer_metrics())
+
+
+def test_neurons_are_a_band(states, written):
+    drawn = traces(layer_plot(states, "a.weight", "weight_norm", LIGHT))
+    frame = open_run(written.path).neurons()
+    for which in ("p05", "p50", "p95"):
+        values = unpacked(drawn[f"one, neurons {which}"]["y"])
+        np.testing.assert_array_equal(values, frame[f"weight_norm_{which}"])
+    assert len(traces(layer_plot(states, "a.bias", "weight_norm", LIGHT))) == 2
+
+
+def test_neuron_metrics_are_drawn_where_there_are_neurons(states, written):
+    plot = layer_plot(states, "a.weight", "neurons.weight_norm_cv", LIGHT)
+    expected = open_run(written.path).neurons()["weight_norm_cv"]
+    np.testing.assert_array_equal(unpacked(traces(plot)["one"]["y"]), expected)
+    assert not traces(layer_plot(states, "*", "neurons.weight_norm_cv", LIGHT))
+
+
+def test_counts_are_sums_over_layers(states, written):
+    frame = open_run(written.path).normalization()
+    for name in ("dead", "revived"):
+        drawn = traces(count_plot(states, name, LIGHT))["one, all layers"]
+        expected = frame.groupby("step")[name].sum().to_numpy()
+        if name == "revived":
+            expected = np.cumsum(expected)
+        np.testing.assert_array_equal(unpacked(drawn["y"]), expected)
+
+
+def test_learning_rate_per_group(states, written):
+    drawn = traces(lr_plot(states, LIGHT))["one"]
+    expected = open_run(written.path).groups()["lr"]
+    np.testing.assert_array_equal(unpacked(drawn["y"]), expected)
+
+
+def test_map_is_log2_of_measured_over_predicted(states, written):
+    drawn = rotation_map(states["one"], "a.bias", LIGHT)
+    Figure(drawn.figure)
+    trace = drawn.figure["data"][0]
+    frame = open_run(written.path).layers(["angular_update", "pred_angular_update"])
+    ratio = (frame["angular_update"] / frame["pred_angular_update"]).to_numpy()
+    ratio = ratio.reshape(40, 3).T
+    assert trace["y"] == ["a.weight", "a.bias", "b.norm.bias"]
+    np.testing.assert_allclose(unpacked(trace["customdata"]), ratio, rtol=1e-5)
+    clipped = np.clip(np.log2(ratio), -CLIP, CLIP)
+    np.testing.assert_allclose(unpacked(trace["z"]), clipped, atol=1e-5)
+    assert drawn.figure["layout"]["shapes"][0]["y0"] == 0.5
+    assert drawn.note == ""
+
+
+def test_map_without_predictions_says_why(tmp_path, make_run):
+    run = make_run(tmp_path / "run", predicted=False)
+    run.write(10)
+    state = RunState(open_run(run.path))
+    state.refresh()
+    drawn = rotation_map(state, None, LIGHT)
+    Figure(drawn.figure)
+    assert "Mystery is unknown" in drawn.note
+    trace = drawn.figure["data"][0]
+    angles = open_run(run.path).layers("angular_update")["angular_update"]
+    expected = angles.to_numpy().reshape(10, 3).T
+    np.testing.assert_allclose(unpacked(trace["customdata"]), expected, rtol=1e-6)
+
+
+def test_map_of_a_run_without_rows(tmp_path, make_run):
+    state = RunState(open_run(make_run(tmp_path / "run").path))
+    state.refresh()
+    Figure(rotation_map(state, None, LIGHT).figure)
+    assert not traces(layer_plot({}, "*", "grad_l2", LIGHT))
+    traces(layer_plot({"run": state}, "*", "grad_l2", LIGHT))
+    traces(count_plot({"run": state}, "dead", LIGHT))
+
+
+def test_long_curves_are_thinned_for_the_screen():
+    steps = np.arange(100_000)
+    figure = curves_figure([Curve("x", "#000000", steps, np.sin(steps))], LIGHT)
+    assert len(unpacked(figure["data"][0]["y"])) <= 1000
+
+
+def test_logarithmic_only_where_something_is_positive():
+    for values, kind in (([1.0, 100.0], "log"), ([0.0, -1.0], "linear")):
+        curve = Curve("x", "#000000", np.arange(2), np.array(values))
+        figure = curves_figure([curve], LIGHT, log=True)
+        assert figure["layout"]["yaxis"]["type"] == kind

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from dynoscope import open_run
+from dynoscope.dashboard import state as state_module
+from dynoscope.dashboard.state import RunState
+from dynoscope.reader import Cursor
+from dynoscope.schema import TABLES
+
+
+@pytest.fixture
+def rows_read(monkeypatch):
+    """Rows that any cursor gave out, by table."""
+    counts: dict[str, int] = {}
+    poll = Cursor.poll
+
+    def counting(self, *args):
+        table = poll(self, *args)
+        counts[self._table] = counts.get(self._table, 0) + len(table)
+        return table
+
+    monkeypatch.setattr(Cursor, "poll", counting)
+    return counts
+
+
+def assert_equals_run(state, path):
+    run = open_run(path)
+    for name in (*run.layer_names, *run.roll_ups):
+        frame = run.layers(layer=name)
+        steps, columns = state.columns_of(name)
+        np.testing.assert_array_equal(steps, frame["step"])
+        for column in state.layers.columns:
+            # Roll-ups are worked out in float64 here and there: equal but for order.
+            np.testing.assert_allclose(
+                columns[column], frame[column], rtol=1e-12, err_msg=f"{name} {column}"
+            )
+    for table, frame in (
+        ("neurons", run.neurons()), ("normalization", run.normalization())
+    ):  # fmt: skip
+        history = getattr(state, table)
+        for at, layer in enumerate(history.names):
+            of_layer = frame[frame["layer"] == layer]
+            for column in TABLES[table].names("measured"):
+                expected = of_layer[column].to_numpy()
+                if column.startswith("revived"):
+                    expected = np.cumsum(expected)
+                np.testing.assert_array_equal(history.column(column)[:, at], expected)
+    for name, of_name in run.scalars().groupby("name"):
+        np.testing.assert_array_equal(state.scalars[name].steps, of_name["step"])
+        np.testing.assert_array_equal(state.scalars[name].values, of_name["value"])
+    np.testing.assert_array_equal(state.groups.column("lr")[:, 0], run.groups()["lr"])
+
+
+def test_first_look_equals_the_run(written):
+    state = RunState(open_run(written.path))
+    assert state.refresh()
+    assert_equals_run(state, written.path)
+
+
+def test_refreshes_equal_a_full_read(written):
+    state = RunState(open_run(written.path))
+    state.refresh()
+    state.columns_of("*")  # so that the cached roll-up has to grow
+    for steps, flush in ((3, False), (1, True), (5, False), (2, True)):
+        written.write(steps)
+        if flush:
+            written.flush()
+        state.refresh()
+        assert_equals_run(state, written.path)
+
+
+def test_refresh_reads_only_what_is_new(written, rows_read):
+    state = RunState(open_run(written.path))
+    state.refresh()
+    assert rows_read["layers"] == 40 * 3
+    version = state.version
+    state.refresh()
+    assert rows_read["layers"] == 40 * 3
+    assert state.version == version
+    written.write(2)
+    state.refresh()
+    assert rows_read["layers"] == 42 * 3
+    assert rows_read["scalars"] == 42 * 2
+    assert state.version > version
+
+
+def test_long_runs_are_taken_in_by_helpings(written, rows_read, monkeypatch):
+    monkeypatch.setattr(state_module, "ROWS", 1)
+    state = RunState(open_run(written.path))
+    assert not state.refresh(seconds=0)
+    assert rows_read["layers"] == 20 * 3  # the part, and not the journal after it
+    assert state.refresh()
+    assert_equals_run(state, written.path)
+
+
+def test_cost_is_mean_and_share_of_the_time(written):
+    state = RunState(open_run(written.path))
+    assert state.cost.per_step is None
+    state.refresh()
+    scalars = open_run(written.path).scalars("dynoscope/hook_seconds")
+    assert state.cost.per_step == pytest.approx(scalars["value"].mean())
+    elapsed = scalars["wall_time"].max() - scalars["wall_time"].min()
+    assert state.cost.share == pytest.approx(scalars["value"].sum() / elapsed)
+
+
+def test_damage_is_named(written):
+    written.end()
+    (written.path / "layers/part-00000000.parquet").write_bytes(b"garbage")
+    state = RunState(open_run(written.path))
+    state.refresh()
+    assert "layers/part-00000000.parquet" in state.damage[0]
