@@ -1,0 +1,83 @@
+"""Momentum tracing against a per-channel reading of its definition."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynoscope.metrics.normalization import MomentumTracer, silence
+
+
+@pytest.mark.parametrize(
+    ("k", "beta", "steps"),
+    [(1, 0.99, 100), (2.5, 0.99, 250), (5, 0.99, 500), (2.5, 0.999, 2500), (1, 0, 1),
+     (2.5, float("nan"), 3)],
+)  # fmt: skip
+def test_silence_is_exact(k: float, beta: float, steps: int) -> None:
+    assert silence(k, beta) == steps
+
+
+def by_definition(
+    gradients: list[float], updates: list[float], weight: float, lr: float,
+    decay: float, beta: float,
+) -> dict[str, list[bool]]:  # fmt: skip
+    """One channel, step by step, in words of the definition."""
+    out: dict[str, list[bool]] = {
+        k: [] for k in ("dead", "ghost", "revived", "revived_k1", "revived_k5")
+    }
+    zeros, had_gradient = 0, False
+    for g, u in zip(gradients, updates, strict=True):
+        for name, k in (("revived", 2.5), ("revived_k1", 1.0), ("revived_k5", 5.0)):
+            long = zeros >= math.ceil(k / (1 - beta) - 1e-9)
+            out[name].append(g != 0 and long)
+        if g != 0:
+            had_gradient, zeros = True, 0
+        elif had_gradient:
+            zeros += 1
+        dead = zeros > 0
+        out["dead"].append(dead)
+        out["ghost"].append(dead and abs(u + decay * weight) > lr / 2)
+    return out
+
+
+@given(
+    zeros=st.lists(
+        st.lists(st.booleans(), min_size=30, max_size=30), min_size=1, max_size=4
+    ),
+    beta=st.sampled_from([0.0, 0.5, 0.8]),
+    seed=st.integers(0, 99),
+)
+def test_counts_follow_the_definition(
+    zeros: list[list[bool]], beta: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    silent = np.array(zeros)  # (channels, steps)
+    gradients = np.where(silent, 0.0, rng.normal(size=silent.shape))
+    updates = rng.normal(size=silent.shape) * 1e-3
+    weights, lr, decay = rng.normal(size=len(silent)), 1e-3, 1e-4
+    tracer = MomentumTracer(len(silent))
+    found = [
+        tracer.update(
+            t, gradients[:, t], weights, updates[:, t],
+            lr=np.full(len(silent), lr), decay=np.full(len(silent), decay),
+            beta=np.full(len(silent), beta),
+        )
+        for t in range(silent.shape[1])
+    ]  # fmt: skip
+    for c in range(len(silent)):
+        wanted = by_definition(
+            [*gradients[c]], [*updates[c]], weights[c], lr, decay, beta
+        )
+        for name, column in wanted.items():
+            assert [bool(step[name][c]) for step in found] == column, name
+
+
+def test_steps_that_were_not_measured_count_as_silent() -> None:
+    tracer = MomentumTracer(1)
+    one, zero = np.ones(1), np.zeros(1)
+    settings = {"lr": one, "decay": zero, "beta": np.full(1, 0.9)}
+    assert not tracer.update(0, one, one, zero, **settings)["dead"][0]
+    assert tracer.update(10, zero, one, zero, **settings)["dead"][0]
+    assert tracer.update(20, one, one, zero, **settings)["revived_k1"][0]
