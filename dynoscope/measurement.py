@@ -41,11 +41,11 @@ class Sum(enum.IntEnum):
     optimizer received, `m` its momentum before the step, `d = w' - w`.
     """
 
-    GRAD_SQ = 0  # sum of g**2
-    GRAD_ABS = 1  # sum of |g|
-    WEIGHT_GRAD = 2  # sum of w * g
+    WEIGHT_GRAD = 0  # sum of w * g
+    GRAD_SQ = 1  # sum of g**2
+    MOMENTUM_GRAD = 2  # sum of m * g
     MOMENTUM_SQ = 3  # sum of m**2
-    MOMENTUM_GRAD = 4  # sum of m * g
+    GRAD_ABS = 4  # sum of |g|
     WEIGHT_SQ = 5  # sum of w**2
     WEIGHT_UPDATE = 6  # sum of w * d
     TURN_SQ = 7  # sum of t**2, where t is the part of d at right angles to w

@@ -1,0 +1,314 @@
+"""The page in a browser while a real run is being written by another process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from dynoscope import open_run
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SERVER = """
+import sys
+from dynoscope.dashboard import start
+server = start(sys.argv[1], port=0)
+print(server.url, flush=True)
+sys.stdin.readline()
+print("torch" in sys.modules, flush=True)
+server.stop()
+"""
+TRAINING = Path(__file__).with_name("training.py")
+WAIT = 30_000
+
+# A plot's traces by name, as plotly holds them.
+TRACES = """(id) => {
+  const plot = document.getElementById(id)?.querySelector(".js-plotly-plot");
+  const plain = (values) => values && Array.from(
+    values, (v) => v?.length === undefined ? v : Array.from(v));
+  return Object.fromEntries((plot?._fullData || []).map((trace) => [trace.name || "map",
+    { x: plain(trace.x), y: plain(trace.y), ratio: plain(trace.customdata),
+      dash: trace.line?.dash }]));
+}"""
+
+
+class Watched(NamedTuple):
+    """A page and everything that went wrong in it."""
+
+    page: Page
+    url: str
+    errors: list[str]
+
+    def traces(self, name: str | dict[str, str]) -> dict[str, Any]:
+        found: dict[str, Any] = self.page.evaluate(TRACES, plot_id(name))
+        return found
+
+    def wait_for_points(self, name: str | dict[str, str], trace: str, more: int) -> int:
+        """Wait until a trace has more points than that; how many it has."""
+        self.page.wait_for_function(
+            f"([id, name, more]) => (({TRACES})(id)[name]?.y?.length || 0) > more",
+            arg=[plot_id(name), trace, more],
+            timeout=WAIT,
+        )
+        return len(self.traces(name)[trace]["y"])
+
+    def x_range(self, name: dict[str, str]) -> list[float]:
+        found: list[float] = self.page.evaluate(
+            """(id) => document.getElementById(id).querySelector(".js-plotly-plot")
+                ._fullLayout.xaxis.range""",
+            plot_id(name),
+        )
+        return found
+
+    def zoom_in(self, name: dict[str, str]) -> list[float]:
+        """Drag over the middle of a plot, as a user would; the range it then has."""
+        before = self.x_range(name)
+        inside = self.page.locator(f"[id='{plot_id(name)}'] .nsewdrag").bounding_box()
+        assert inside is not None
+        middle = inside["y"] + inside["height"] / 2
+        self.page.mouse.move(inside["x"] + inside["width"] * 0.3, middle)
+        self.page.mouse.down()
+        self.page.mouse.move(inside["x"] + inside["width"] * 0.6, middle, steps=5)
+        self.page.mouse.up()
+        after = self.x_range(name)
+        assert before[0] < after[0] < after[1] < before[1]
+        return after
+
+    def choose(self, label: str, option: str) -> None:
+        self.page.get_by_role("combobox", name=label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+
+def plot_id(name: str | dict[str, str]) -> str:
+    """The id of a plot's element: dash spells a pattern as JSON, keys sorted."""
+    if isinstance(name, str):
+        return name
+    return json.dumps(name, separators=(",", ":"), sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"needs a browser: apt-get install chromium ({CHROMIUM})")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A dashboard over an empty folder, in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path / "runs")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline().strip() == "False", "torch was imported"
+    assert process.returncode == 0
+
+
+@pytest.fixture
+def watched(url: str, browser: Browser) -> Iterator[Watched]:
+    """A page on that dashboard, which must log no error and stay at home."""
+    errors: list[str] = []
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.on("pageerror", lambda error: errors.append(f"exception: {error}"))
+    page.on(
+        "console",
+        lambda said: errors.append(said.text) if said.type == "error" else None,
+    )
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((url, "data:", "blob:"))
+            else errors.append(f"fetched {request.url}")
+        ),
+    )
+    page.goto(url)
+    yield Watched(page, url, errors)
+    page.close()
+    assert errors == []
+
+
+def train(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(TRAINING), str(folder), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def end(training: "subprocess.Popen[str]") -> None:
+    said = training.communicate(timeout=60)[1]
+    assert training.returncode == 0, said
+
+
+def test_a_run_appears_grows_and_ends(watched: Watched, tmp_path: Path) -> None:
+    page, path = watched.page, tmp_path / "runs" / "live"
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible(timeout=WAIT)
+    scalar = {"type": "plot", "name": "scalar"}
+    angle = {"type": "layer-plot", "name": "angular_update"}
+    with train(path, "700") as training:
+        seen = watched.wait_for_points(scalar, "live", 0)
+        expect(page.locator("#header")).to_contain_text("running", timeout=WAIT)
+        zoom = watched.zoom_in(scalar)
+        seen = watched.wait_for_points(scalar, "live", seen)
+        watched.wait_for_points(scalar, "live", seen)
+        assert watched.x_range(scalar) == zoom  # it grew, and the zoom stayed
+        end(training)
+    expect(page.locator("#header")).to_contain_text("finished", timeout=WAIT)
+    watched.wait_for_points(angle, "live", 699)
+    watched.wait_for_points({"type": "plot", "name": "lr"}, "live", 699)
+    check_numbers(watched, path)
+
+
+def check_numbers(watched: Watched, path: Path) -> None:
+    """Everything on the page equals the run as it is read from its folder."""
+    run = open_run(path)
+    page = watched.page
+    row = page.locator("#runs .ag-row")
+    expect(row).to_have_count(1)
+    cells = {
+        str(cell.get_attribute("col-id")): cell.inner_text()
+        for cell in row.locator(".ag-cell").all()
+    }
+    assert cells["id"].split("\n")[:2] == ["live", run.manifest["model"]["name"]]
+    assert cells["status"].split("\n") == [run.status, "AdamW"]
+    assert cells["step"].split("\n")[0] == f"{run.last_step:,}"
+
+    loss = watched.traces({"type": "plot", "name": "scalar"})["live"]
+    np.testing.assert_array_equal(loss["y"], run.scalars("loss")["value"])
+    lr = watched.traces({"type": "plot", "name": "lr"})["live"]
+    np.testing.assert_array_equal(lr["y"], run.groups()["lr"])
+    layer = page.get_by_role("combobox", name="Layer").input_value()
+    assert layer in run.layer_names
+    check_layer(watched, path, layer)
+    dead = watched.traces({"type": "count-plot", "name": "dead"})["live, all layers"]
+    counts = run.normalization().groupby("step")["dead"].sum()
+    np.testing.assert_array_equal(dead["y"], counts)
+    check_map(watched, path)
+
+
+def check_layer(watched: Watched, path: Path, layer: str) -> None:
+    frame = open_run(path).layers(layer=layer)
+    for name, prediction in (
+        ("angular_update", "pred_angular_update"),
+        ("weight_norm", "pred_weight_norm"),
+        ("update_norm", "pred_update_rms"),
+        ("grad_l2", ""),
+    ):
+        traces = watched.traces({"type": "layer-plot", "name": name})
+        np.testing.assert_allclose(traces["live"]["y"], frame[name], rtol=1e-6)
+        np.testing.assert_array_equal(traces["live"]["x"], frame["step"])
+        dashed = [trace for trace in traces.values() if trace["dash"] == "dash"]
+        assert len(dashed) == bool(prediction)
+        if prediction:
+            values = frame[prediction].to_numpy()
+            np.testing.assert_allclose(dashed[0]["y"], values, rtol=1e-6)
+
+
+def check_map(watched: Watched, path: Path) -> None:
+    run = open_run(path)
+    trace = watched.traces("map")["map"]
+    assert trace["y"] == run.layer_names
+    frame = run.layers(["angular_update", "pred_angular_update"])
+    by_step = frame.set_index(["step", "layer"]).unstack().astype(float)
+    bucket = by_step.index // 4  # 700 steps in at most 300 columns
+    sums = by_step.groupby(bucket).sum()
+    ratio = (sums["angular_update"] / sums["pred_angular_update"])[run.layer_names]
+    np.testing.assert_allclose(np.array(trace["ratio"]).T, ratio, rtol=1e-5)
+
+
+def test_choices_live_in_the_address(watched: Watched, tmp_path: Path) -> None:
+    page = watched.page
+    for name in ("first", "second"):
+        with train(tmp_path / "runs" / name, "20") as training:
+            end(training)
+    curve = {"type": "layer-plot", "name": "grad_l2"}
+    page.goto(f"{watched.url}?run=second&run=first&layer=0.weight")
+    watched.wait_for_points(curve, "second", 19)
+    watched.wait_for_points(curve, "first", 19)
+    expect(page.locator("#map-run")).to_have_text("second")
+    watched.choose("Layer", "* (whole model)")
+    page.wait_for_function("() => location.search.includes('layer=*')", timeout=WAIT)
+    whole = open_run(tmp_path / "runs" / "second").layers("grad_l2", "*")["grad_l2"]
+    page.wait_for_function(
+        f"([id, last]) => Math.abs(({TRACES})(id).second.y.at(-1) / last - 1) < 1e-6",
+        arg=[plot_id(curve), float(whole.iloc[-1])],
+        timeout=WAIT,
+    )
+    page.reload()
+    watched.wait_for_points(curve, "first", 19)
+    assert "run=second&run=first" in page.url
+    assert page.get_by_role("combobox", name="Layer").input_value() == "* (whole model)"
+    page.get_by_role("gridcell", name="first").locator("..").click()
+
+
+def test_click_on_the_map_chooses_the_layer(watched: Watched, tmp_path: Path) -> None:
+    with train(tmp_path / "runs" / "one", "30") as training:
+        end(training)
+    page = watched.page
+    watched.wait_for_points("map", "map", 0)
+    plot = page.locator("#map .nsewdrag").bounding_box()
+    assert plot is not None
+    page.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] - 4)
+    layer = page.get_by_role("combobox", name="Layer")
+    last = open_run(tmp_path / "runs" / "one").layer_names[-1]
+    expect(layer).to_have_value(last, timeout=WAIT)
+
+
+def test_a_failed_run_says_why(watched: Watched, tmp_path: Path) -> None:
+    with train(tmp_path / "runs" / "bad", "10", "fail") as training:
+        assert "the data ran out" in training.communicate(timeout=60)[1]
+    header = watched.page.locator("#header")
+    expect(header).to_contain_text("failed", timeout=WAIT)
+    expect(header).to_contain_text("ValueError: the data ran out")
+
+
+@pytest.mark.parametrize("width", [1440, 420])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_the_screen_in_both_schemes(
+    url: str, browser: Browser, tmp_path: Path, scheme: Any, width: int
+) -> None:
+    with train(tmp_path / "runs" / "one", "10") as training:
+        end(training)
+    page = browser.new_page(
+        viewport={"width": width, "height": 800}, color_scheme=scheme
+    )
+    page.goto(url)
+    seen = Watched(page, url, [])
+    seen.wait_for_points({"type": "layer-plot", "name": "weight_norm"}, "one", 9)
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(over) <= 0
+    color = """() => document.querySelector("#map .js-plotly-plot")
+        ._fullLayout.paper_bgcolor"""
+    first = page.evaluate(color)
+    page.locator("#theme").click()
+    page.wait_for_function(f"(first) => ({color})() !== first", arg=first, timeout=WAIT)
+    page.reload()  # the choice is kept, and wins over the system's
+    page.wait_for_function(
+        f"(first) => document.querySelector('#map .js-plotly-plot')?._fullLayout"
+        f" && ({color})() !== first && ({color})() !== 'rgba(0,0,0,0)'",
+        arg=first,
+        timeout=WAIT,
+    )
+    page.close()
