@@ -11,6 +11,8 @@ __all__ = ["card", "graph", "metric_card"]
 CONFIG: Final[Any] = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "showSendToCloud": False,  # nothing leaves this machine
+    "plotlyServerURL": "",
     "responsive": True,
 }
 

@@ -94,3 +94,7 @@ def demo(
 def main() -> None:
     """Entry point of the `dynoscope` command."""
     app()
+
+
+if __name__ == "__main__":
+    main()

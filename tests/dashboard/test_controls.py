@@ -19,7 +19,9 @@ def test_choices_of_a_run(written):
     state = RunState(open_run(written.path))
     state.refresh()
     states = {"one": state}
-    names = [item["value"] for group in layer_options(states) for item in group["items"]]
+    names = [
+        item["value"] for group in layer_options(states) for item in group["items"]
+    ]
     run = open_run(written.path)
     assert names == [*run.roll_ups, *run.layer_names]
     assert preferred_layer(states) == "a.weight"

@@ -89,7 +89,7 @@ class Watched(NamedTuple):
         return after
 
     def choose(self, label: str, option: str) -> None:
-        self.page.get_by_role("combobox", name=label).click()
+        self.page.get_by_role("textbox", name=label).click()
         self.page.get_by_role("option", name=option, exact=True).click()
 
 
@@ -199,7 +199,7 @@ def check_numbers(watched: Watched, path: Path) -> None:
     np.testing.assert_array_equal(loss["y"], run.scalars("loss")["value"])
     lr = watched.traces({"type": "plot", "name": "lr"})["live"]
     np.testing.assert_array_equal(lr["y"], run.groups()["lr"])
-    layer = page.get_by_role("combobox", name="Layer").input_value()
+    layer = page.get_by_role("textbox", name="Layer").input_value()
     assert layer in run.layer_names
     check_layer(watched, path, layer)
     dead = watched.traces({"type": "count-plot", "name": "dead"})["live, all layers"]
@@ -259,7 +259,7 @@ def test_choices_live_in_the_address(watched: Watched, tmp_path: Path) -> None:
     page.reload()
     watched.wait_for_points(curve, "first", 19)
     assert "run=second&run=first" in page.url
-    assert page.get_by_role("combobox", name="Layer").input_value() == "* (whole model)"
+    assert page.get_by_role("textbox", name="Layer").input_value() == "* (whole model)"
     page.get_by_role("gridcell", name="first").locator("..").click()
 
 
@@ -268,10 +268,11 @@ def test_click_on_the_map_chooses_the_layer(watched: Watched, tmp_path: Path) ->
         end(training)
     page = watched.page
     watched.wait_for_points("map", "map", 0)
+    page.locator("#map").scroll_into_view_if_needed()
     plot = page.locator("#map .nsewdrag").bounding_box()
     assert plot is not None
     page.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] - 4)
-    layer = page.get_by_role("combobox", name="Layer")
+    layer = page.get_by_role("textbox", name="Layer")
     last = open_run(tmp_path / "runs" / "one").layer_names[-1]
     expect(layer).to_have_value(last, timeout=WAIT)
 

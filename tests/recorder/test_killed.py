@@ -8,9 +8,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 import dynoscope
+from tests.networks import OPTIMIZERS, MixedNet, train
 
 KILLS = 20
 ROOT = Path(__file__).parents[2]
@@ -69,19 +68,13 @@ def test_a_killed_training_loses_at_most_its_last_second(tmp_path: Path) -> None
         check(folder, done)
 
 
-@pytest.mark.parametrize("table", ["layers", "scalars"])
-def test_a_lost_run_can_be_resumed(tmp_path: Path, table: str) -> None:
-    import torch
-
-    from tests.networks import OPTIMIZERS, MixedNet, train
-
+def test_a_lost_run_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train_and_kill(folder, 0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dynoscope.DynoscopeWarning)
         before = dynoscope.open_run(folder).last_step
         assert before is not None
-        torch.manual_seed(0)
         model = MixedNet()
         optimizer = OPTIMIZERS["lion"](model)
         with dynoscope.watch(model, optimizer, run=folder, resume=True):
@@ -89,5 +82,4 @@ def test_a_lost_run_can_be_resumed(tmp_path: Path, table: str) -> None:
         run = dynoscope.open_run(folder)
         assert run.status == "finished"
         assert run.last_step == before + 2
-        steps = run.table(table, ["step"])["step"].to_pandas()
-        assert steps.max() == before + 2
+        assert run.layers("lr", "norm.bias")["step"].tolist() == [*range(before + 3)]
