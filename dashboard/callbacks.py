@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from dash import Dash, Input, Output, State, ctx, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
 from dynoscope.dashboard.controls import (
     Link,
@@ -44,6 +44,8 @@ _TO_ADDRESS: Final = """
 # What is in force, whether the user chose it or the system has it; a change of the
 # system's own is pushed by assets/scheme.js.
 _SCHEME: Final = "() => document.documentElement.dataset.mantineColorScheme"
+
+MAP: Final = {"type": "plot", "kind": "page", "name": "map"}
 
 _FILTER: Final = """
 (text, options) => ({ ...options, quickFilterText: text || "" })
@@ -141,6 +143,12 @@ def _register_link(app: Dash, store: Store) -> None:
         Input("metrics", "value"),
         prevent_initial_call=True,
     )
+    in_browser(
+        ClientsideFunction("dynoscope", "keepZoom"),
+        Output({"type": "plot", "kind": MATCH, "name": MATCH}, "figure"),
+        Input({"type": "figure", "kind": MATCH, "name": MATCH}, "data"),
+        prevent_initial_call=True,
+    )
     in_browser(_SCHEME, Output("scheme", "data"), Input("url", "pathname"))
     in_browser(
         _FILTER,
@@ -175,7 +183,7 @@ def _register_controls(app: Dash, store: Store) -> None:
         Output("scalar", "value", allow_duplicate=True),
         Input("selection", "data"),
         Input("seen", "data"),
-        Input("map", "clickData"),
+        Input(MAP, "clickData"),
         State("layer", "data"),
         State("layer", "value"),
         State("scalar", "data"),
@@ -191,7 +199,7 @@ def _register_controls(app: Dash, store: Store) -> None:
         scalars: Any,
         scalar: str | None,
     ) -> tuple[Any, ...]:
-        if ctx.triggered_id == "map":
+        if ctx.triggered_id == MAP:
             clicked = click["points"][0]["y"] if click else layer
             return no_update, clicked, no_update, no_update
         states = store.states(selection)

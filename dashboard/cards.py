@@ -16,58 +16,66 @@ CONFIG: Final[Any] = {
     "responsive": True,
 }
 
+_INVISIBLE: Final[Any] = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "xaxis": {"visible": False},
+    "yaxis": {"visible": False},
+}
+
 
 def card(title: str, sentence: str, name: str, controls: list[Any]) -> Any:
-    """A section of the page with one plot, `{type: plot, name: name}`."""
+    """A section of the page with one plot, of kind `page`."""
     return html.Section(
         [
-            html.Div([html.H3(title), *controls, _latest(name)], className="head"),
+            html.Div(
+                [html.H3(title), *controls, _latest("page", name)], className="head"
+            ),
             html.P(sentence),
-            graph({"type": "plot", "name": name}, 260),
+            graph("page", name, 260),
         ],
         className="card",
     )
 
 
-def _latest(name: str) -> Any:
-    return html.Span(id={"type": "latest", "name": name}, className="latest")
+def graph(kind: str, name: str, height: int) -> Any:
+    """A plot, `height` pixels high, and the store through which it gets its figure.
 
-
-def graph(name: Any, height: int) -> Any:
-    """An empty plot that callbacks fill, `height` pixels high."""
-    return dcc.Graph(
-        id=name,
+    Callbacks write to the store. What the user zoomed into is laid over the figure
+    in the browser, on its way from there to the plot (assets/zoom.js).
+    """
+    key = {"kind": kind, "name": name}
+    plot = dcc.Graph(
+        id={"type": "plot", **key},
         config=CONFIG,
         responsive=True,
         style={"height": height},
-        className="plot",
-        figure={
-            "data": [],
-            "layout": {
-                "paper_bgcolor": "rgba(0,0,0,0)",
-                "plot_bgcolor": "rgba(0,0,0,0)",
-                "xaxis": {"visible": False},
-                "yaxis": {"visible": False},
-            },
-        },
+        figure={"data": [], "layout": _INVISIBLE},
     )
+    return html.Div([dcc.Store(id={"type": "figure", **key}), plot])
 
 
 def metric_card(kind: str, name: str, metric: Metric, title: str) -> Any:
-    """A small plot of one column, titled and explained by the registry.
+    """A small plot of one column, explained by the registry.
 
     Args:
-        kind: `layer-plot` or `count-plot`; `kind-latest` holds its last numbers.
-        name: which of them.
+        kind: which of the page's rows of small plots it is in.
+        name: name of the column there.
         metric: the registry's entry.
         title: its title, unit included.
     """
     return html.Div(
         [
             html.H4(title),
-            html.Span(id={"type": f"{kind}-latest", "name": name}, className="latest"),
+            _latest(kind, name),
             html.P(metric.description, title=metric.source or None),
-            graph({"type": kind, "name": name}, 210),
+            graph(kind, name, 210),
         ],
         className="small",
     )
+
+
+def _latest(kind: str, name: str) -> Any:
+    """Where the last numbers of a plot stand."""
+    key = {"type": "latest", "kind": kind, "name": name}
+    return html.Span(id=key, className="latest")

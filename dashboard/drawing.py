@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, html, no_update
 
+from dynoscope.dashboard.callbacks import MAP
 from dynoscope.dashboard.cards import metric_card
 from dynoscope.dashboard.figures import Figure
 from dynoscope.dashboard.header import run_header, unreadable_header
@@ -58,8 +59,8 @@ def _register_header(app: Dash, store: Store) -> None:
 
 def _register_training(app: Dash, store: Store) -> None:
     @app.callback(
-        Output({"type": "plot", "name": "scalar"}, "figure"),
-        Output({"type": "latest", "name": "scalar"}, "children"),
+        Output(_figure("scalar"), "data"),
+        Output(_latest("scalar"), "children"),
         _SELECTION,
         _SEEN,
         _THEME,
@@ -75,8 +76,8 @@ def _register_training(app: Dash, store: Store) -> None:
         return _shown(scalar_plot(states, name or "", scheme(theme), log=bool(log)))
 
     @app.callback(
-        Output({"type": "plot", "name": "lr"}, "figure"),
-        Output({"type": "latest", "name": "lr"}, "children"),
+        Output(_figure("lr"), "data"),
+        Output(_latest("lr"), "children"),
         _SELECTION,
         _SEEN,
         _THEME,
@@ -89,15 +90,15 @@ def _register_training(app: Dash, store: Store) -> None:
 
 def _register_map(app: Dash, store: Store) -> None:
     @app.callback(
-        Output("map", "figure"),
-        Output("map", "style"),
+        Output(_figure("map"), "data"),
+        Output(MAP, "style"),
         Output("map-note", "children"),
         Output("map-run", "children"),
         _SELECTION,
         _SEEN,
         _THEME,
         Input("layer", "value"),
-        State("map", "style"),
+        State(MAP, "style"),
     )
     def draw_map(
         selection: list[str], _: Any, theme: str | None, layer: str | None, style: Any
@@ -116,18 +117,18 @@ def _register_layer(app: Dash, store: Store) -> None:
     @app.callback(Output("layer-plots", "children"), Input("metrics", "value"))
     def lay_out(names: list[str] | None) -> Any:
         return [
-            metric_card("layer-plot", name, (m := find_metric(name)), _title(name, m))
+            metric_card("layer", name, (m := find_metric(name)), _title(name, m))
             for name in names or []
         ]
 
     @app.callback(
-        Output({"type": "layer-plot", "name": ALL}, "figure"),
-        Output({"type": "layer-plot-latest", "name": ALL}, "children"),
+        Output(_figure(ALL, "layer"), "data"),
+        Output(_latest(ALL, "layer"), "children"),
         _SELECTION,
         _SEEN,
         _THEME,
         Input("layer", "value"),
-        Input({"type": "layer-plot", "name": ALL}, "id"),
+        Input(_figure(ALL, "layer"), "id"),
     )
     def draw(
         selection: list[str],
@@ -148,17 +149,17 @@ def _register_counts(app: Dash, store: Store) -> None:
     @app.callback(Output("count-plots", "children"), Input("counts", "value"))
     def lay_out(names: list[str] | None) -> Any:
         found = [(name, metric(name, "normalization")) for name in names or []]
-        return [metric_card("count-plot", n, m, _title(n, m)) for n, m in found]
+        return [metric_card("count", n, m, _title(n, m)) for n, m in found]
 
     @app.callback(
-        Output({"type": "count-plot", "name": ALL}, "figure"),
-        Output({"type": "count-plot-latest", "name": ALL}, "children"),
+        Output(_figure(ALL, "count"), "data"),
+        Output(_latest(ALL, "count"), "children"),
         Output("counts-body", "hidden"),
         Output("counts-note", "children"),
         _SELECTION,
         _SEEN,
         _THEME,
-        Input({"type": "count-plot", "name": ALL}, "id"),
+        Input(_figure(ALL, "count"), "id"),
     )
     def draw(
         selection: list[str], _: Any, theme: str | None, ids: list[Mapping[str, str]]
@@ -174,6 +175,16 @@ def _register_counts(app: Dash, store: Store) -> None:
             return *_unchanged(ids), True, said
         plots = [count_plot(states, i["name"], scheme(theme)) for i in ids]
         return *_columns(plots), False, ""
+
+
+def _figure(name: Any, kind: str = "page") -> dict[str, Any]:
+    """Where a plot takes its figure from."""
+    return {"type": "figure", "kind": kind, "name": name}
+
+
+def _latest(name: Any, kind: str = "page") -> dict[str, Any]:
+    """Where its last numbers stand."""
+    return {"type": "latest", "kind": kind, "name": name}
 
 
 def _title(name: str, entry: Metric) -> str:

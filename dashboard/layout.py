@@ -128,7 +128,7 @@ def _map() -> Any:
             ),
             html.P(_MAP),
             html.P(id="map-note", className="note"),
-            graph("map", 320),
+            graph("page", "map", 320),
         ],
         className="card",
     )

@@ -18,9 +18,9 @@ MAPPED = ("hooks", "dashboard")
 def package_folders() -> set[str]:
     """Packages by their import names, as they lie in the repository."""
     found = {"dynoscope"}
-    for init in (ROOT / "dynoscope").glob("*/__init__.py"):
-        found.add(f"dynoscope.{init.parent.name}")
-    return found
+    for init in (ROOT / "dynoscope").glob("**/__init__.py"):
+        found.add(".".join(init.parent.relative_to(ROOT).parts))
+    return found | {f"dynoscope.{name}" for name in MAPPED}
 
 
 def test_list_map_and_links_agree() -> None:

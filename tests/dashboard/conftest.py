@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest

@@ -1,5 +1,6 @@
 import numpy as np
 import pyarrow as pa
+
 from dynoscope.dashboard.history import History, pivot
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
 from dynoscope import open_run
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -34,6 +35,7 @@ server.stop()
 """
 TRAINING = Path(__file__).with_name("training.py")
 WAIT = 30_000
+MAP = {"kind": "page", "name": "map"}
 
 # A plot's traces by name, as plotly holds them.
 TRACES = """(id) => {
@@ -53,11 +55,14 @@ class Watched(NamedTuple):
     url: str
     errors: list[str]
 
-    def traces(self, name: str | dict[str, str]) -> dict[str, Any]:
+    def locate(self, name: dict[str, str]) -> Locator:
+        return self.page.locator(f"[id='{plot_id(name)}']")
+
+    def traces(self, name: dict[str, str]) -> dict[str, Any]:
         found: dict[str, Any] = self.page.evaluate(TRACES, plot_id(name))
         return found
 
-    def wait_for_points(self, name: str | dict[str, str], trace: str, more: int) -> int:
+    def wait_for_points(self, name: dict[str, str], trace: str, more: int) -> int:
         """Wait until a trace has more points than that; how many it has."""
         self.page.wait_for_function(
             f"([id, name, more]) => (({TRACES})(id)[name]?.y?.length || 0) > more",
@@ -77,7 +82,7 @@ class Watched(NamedTuple):
     def zoom_in(self, name: dict[str, str]) -> list[float]:
         """Drag over the middle of a plot, as a user would; the range it then has."""
         before = self.x_range(name)
-        inside = self.page.locator(f"[id='{plot_id(name)}'] .nsewdrag").bounding_box()
+        inside = self.locate(name).locator(".nsewdrag").bounding_box()
         assert inside is not None
         middle = inside["y"] + inside["height"] / 2
         self.page.mouse.move(inside["x"] + inside["width"] * 0.3, middle)
@@ -93,11 +98,9 @@ class Watched(NamedTuple):
         self.page.get_by_role("option", name=option, exact=True).click()
 
 
-def plot_id(name: str | dict[str, str]) -> str:
+def plot_id(name: dict[str, str]) -> str:
     """The id of a plot's element: dash spells a pattern as JSON, keys sorted."""
-    if isinstance(name, str):
-        return name
-    return json.dumps(name, separators=(",", ":"), sort_keys=True)
+    return json.dumps({**name, "type": "plot"}, separators=(",", ":"), sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +168,8 @@ def end(training: "subprocess.Popen[str]") -> None:
 def test_a_run_appears_grows_and_ends(watched: Watched, tmp_path: Path) -> None:
     page, path = watched.page, tmp_path / "runs" / "live"
     expect(page.get_by_role("heading", name="No runs yet")).to_be_visible(timeout=WAIT)
-    scalar = {"type": "plot", "name": "scalar"}
-    angle = {"type": "layer-plot", "name": "angular_update"}
+    scalar = {"kind": "page", "name": "scalar"}
+    angle = {"kind": "layer", "name": "angular_update"}
     with train(path, "700") as training:
         seen = watched.wait_for_points(scalar, "live", 0)
         expect(page.locator("#header")).to_contain_text("running", timeout=WAIT)
@@ -177,7 +180,7 @@ def test_a_run_appears_grows_and_ends(watched: Watched, tmp_path: Path) -> None:
         end(training)
     expect(page.locator("#header")).to_contain_text("finished", timeout=WAIT)
     watched.wait_for_points(angle, "live", 699)
-    watched.wait_for_points({"type": "plot", "name": "lr"}, "live", 699)
+    watched.wait_for_points({"kind": "page", "name": "lr"}, "live", 699)
     check_numbers(watched, path)
 
 
@@ -195,14 +198,14 @@ def check_numbers(watched: Watched, path: Path) -> None:
     assert cells["status"].split("\n") == [run.status, "AdamW"]
     assert cells["step"].split("\n")[0] == f"{run.last_step:,}"
 
-    loss = watched.traces({"type": "plot", "name": "scalar"})["live"]
+    loss = watched.traces({"kind": "page", "name": "scalar"})["live"]
     np.testing.assert_array_equal(loss["y"], run.scalars("loss")["value"])
-    lr = watched.traces({"type": "plot", "name": "lr"})["live"]
+    lr = watched.traces({"kind": "page", "name": "lr"})["live"]
     np.testing.assert_array_equal(lr["y"], run.groups()["lr"])
     layer = page.get_by_role("textbox", name="Layer").input_value()
     assert layer in run.layer_names
     check_layer(watched, path, layer)
-    dead = watched.traces({"type": "count-plot", "name": "dead"})["live, all layers"]
+    dead = watched.traces({"kind": "count", "name": "dead"})["live, all layers"]
     counts = run.normalization().groupby("step")["dead"].sum()
     np.testing.assert_array_equal(dead["y"], counts)
     check_map(watched, path)
@@ -216,7 +219,7 @@ def check_layer(watched: Watched, path: Path, layer: str) -> None:
         ("update_norm", "pred_update_rms"),
         ("grad_l2", ""),
     ):
-        traces = watched.traces({"type": "layer-plot", "name": name})
+        traces = watched.traces({"kind": "layer", "name": name})
         np.testing.assert_allclose(traces["live"]["y"], frame[name], rtol=1e-6)
         np.testing.assert_array_equal(traces["live"]["x"], frame["step"])
         dashed = [trace for trace in traces.values() if trace["dash"] == "dash"]
@@ -228,7 +231,7 @@ def check_layer(watched: Watched, path: Path, layer: str) -> None:
 
 def check_map(watched: Watched, path: Path) -> None:
     run = open_run(path)
-    trace = watched.traces("map")["map"]
+    trace = watched.traces(MAP)["map"]
     assert trace["y"] == run.layer_names
     frame = run.layers(["angular_update", "pred_angular_update"])
     by_step = frame.set_index(["step", "layer"]).unstack().astype(float)
@@ -243,7 +246,7 @@ def test_choices_live_in_the_address(watched: Watched, tmp_path: Path) -> None:
     for name in ("first", "second"):
         with train(tmp_path / "runs" / name, "20") as training:
             end(training)
-    curve = {"type": "layer-plot", "name": "grad_l2"}
+    curve = {"kind": "layer", "name": "grad_l2"}
     page.goto(f"{watched.url}?run=second&run=first&layer=0.weight")
     watched.wait_for_points(curve, "second", 19)
     watched.wait_for_points(curve, "first", 19)
@@ -267,9 +270,9 @@ def test_click_on_the_map_chooses_the_layer(watched: Watched, tmp_path: Path) ->
     with train(tmp_path / "runs" / "one", "30") as training:
         end(training)
     page = watched.page
-    watched.wait_for_points("map", "map", 0)
-    page.locator("#map").scroll_into_view_if_needed()
-    plot = page.locator("#map .nsewdrag").bounding_box()
+    watched.wait_for_points(MAP, "map", 0)
+    watched.locate(MAP).scroll_into_view_if_needed()
+    plot = watched.locate(MAP).locator(".nsewdrag").bounding_box()
     assert plot is not None
     page.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] - 4)
     layer = page.get_by_role("textbox", name="Layer")
@@ -297,18 +300,17 @@ def test_fits_the_screen_in_both_schemes(
     )
     page.goto(url)
     seen = Watched(page, url, [])
-    seen.wait_for_points({"type": "layer-plot", "name": "weight_norm"}, "one", 9)
+    seen.wait_for_points({"kind": "layer", "name": "weight_norm"}, "one", 9)
     over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(over) <= 0
-    color = """() => document.querySelector("#map .js-plotly-plot")
-        ._fullLayout.paper_bgcolor"""
+    color = f"""() => document.getElementById('{plot_id(MAP)}')
+        ?.querySelector(".js-plotly-plot")?._fullLayout?.paper_bgcolor"""
     first = page.evaluate(color)
     page.locator("#theme").click()
     page.wait_for_function(f"(first) => ({color})() !== first", arg=first, timeout=WAIT)
     page.reload()  # the choice is kept, and wins over the system's
     page.wait_for_function(
-        f"(first) => document.querySelector('#map .js-plotly-plot')?._fullLayout"
-        f" && ({color})() !== first && ({color})() !== 'rgba(0,0,0,0)'",
+        f"(first) => ![first, 'rgba(0,0,0,0)', undefined].includes(({color})())",
         arg=first,
         timeout=WAIT,
     )

@@ -2,6 +2,8 @@ import base64
 
 import numpy as np
 import pytest
+from plotly.graph_objects import Figure
+
 from dynoscope import open_run
 from dynoscope.dashboard.figures import Curve, curves_figure
 from dynoscope.dashboard.heatmap import CLIP, rotation_map
@@ -16,7 +18,6 @@ from dynoscope.dashboard.plots import (
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.theme import SCHEMES
 from dynoscope.schema import TABLES
-from plotly.graph_objects import Figure
 
 LIGHT = SCHEMES["light"]
 

@@ -1,4 +1,5 @@
 import numpy as np
+
 from dynoscope.dashboard import series as series_module
 from dynoscope.dashboard.series import Series, thin
 

@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+
 from dynoscope.dashboard import start
 from dynoscope.errors import DynoscopeError
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from dynoscope import open_run
 from dynoscope.dashboard import state as state_module
 from dynoscope.dashboard.state import RunState

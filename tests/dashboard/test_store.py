@@ -3,6 +3,7 @@ import shutil
 import threading
 
 import pytest
+
 from dynoscope.dashboard import store as store_module
 from dynoscope.dashboard.store import Store
 

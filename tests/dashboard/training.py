@@ -4,9 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-import dynoscope
 import torch
 from torch import nn
+
+import dynoscope
 
 
 def main(folder: Path, steps: int, *, fail: bool) -> None:

@@ -1,0 +1,163 @@
+"""Layers that are summed together: small ones stacked, large ones in pieces."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dynoscope.measurement import Sum
+from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.spec import Spec
+from dynoscope.metrics.sums.tensors import Tensors, flat, sum_units, unit_rows
+
+__all__ = ["Block", "Large", "Scratch", "Stack"]
+
+
+class Block(Protocol):
+    """Some layers that are summed together; `sums` has their columns."""
+
+    sums: Tensor
+
+    def before(self, grads: Tensors, momenta: Tensors) -> None:
+        """Take the sums of what is there before the step; keep the weights."""
+
+    def after(self, grads: Tensors) -> None:
+        """Take the sums of what the step has changed."""
+
+
+class Stack:
+    """Small layers of one size as the rows of a matrix; a column each."""
+
+    def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+        self._parameters = [spec.parameter for spec in specs]
+        self.sums, row_sums, self._channels = pack.claim(specs)
+        self._with_channels = sum(spec.channels for spec in specs)  # they come first
+        size = specs[0].parameter.numel()
+        self._unit_length = specs[0].row_length or size
+        self._unit_sums = row_sums if specs[0].rows else unit_rows(self.sums)
+        self._inputs = self.sums.new_zeros(3, len(specs), size)
+        self._old, self._grad, self._momentum = self._inputs
+        self._products = torch.empty_like(self._inputs)
+        self._update, self._product = torch.empty_like(self._inputs[:2])
+        self._absent = self.sums.new_zeros(size)
+
+    def before(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        known = any(m is not None for m in momenta)
+        self._fill(self._old, self._parameters)
+        self._fill(self._grad, grads)
+        if known:
+            self._fill(self._momentum, momenta)
+            self._dot(self._momentum, self._momentum, Sum.MOMENTUM_SQ)
+        # Weight, gradient and momentum times gradient: three rows in one go.
+        inputs, products = self._inputs[: 2 + known], self._products[: 2 + known]
+        torch.mul(inputs, self._grad, out=products)
+        torch.sum(products, 2, out=self.sums[Sum.WEIGHT_GRAD :][: 2 + known])
+        weight, grad = torch.abs(inputs[:2], out=products[:2])
+        torch.amax(weight, 1, out=self.sums[Sum.WEIGHT_MAX])
+        torch.sum(grad, 1, out=self.sums[Sum.GRAD_ABS])
+
+    def after(self, grads: Tensors) -> None:
+        """See `Block`."""
+        old, grad, update = self._old, self._grad, self._update
+        self._fill(update, self._parameters)
+        update.sub_(old)
+        sum_units(old, update, self._product, self._unit_length, self._unit_sums)
+        self._dot(grad, update, Sum.GRAD_UPDATE)
+        self.sums[Sum.MOVED].copy_(torch.count_nonzero(update, 1))
+        if kept := self._with_channels:
+            for row, x in enumerate((grad, old, update)):
+                self._channels[row].copy_(x[:kept].view(-1))
+
+    def _fill(self, buffer: Tensor, tensors: Tensors) -> None:
+        flats = [
+            self._absent if x is None else flat(x, like)
+            for x, like in zip(tensors, self._parameters, strict=True)
+        ]
+        torch.stack(flats, out=buffer)
+
+    def _dot(self, a: Tensor, b: Tensor, row: Sum) -> None:
+        torch.sum(torch.mul(a, b, out=self._product), 1, out=self.sums[row])
+
+
+class Scratch:
+    """Reused buffers for one piece, so that steady state allocates nothing."""
+
+    def __init__(self, size: int, pack: Pack) -> None:
+        self._buffers = pack.flat.new_empty(5, size)
+
+    def take(self, slot: int, size: int) -> Tensor:
+        """Buffer `slot`, cut to `size` elements."""
+        return self._buffers[slot, :size]
+
+    def cast(self, slot: int, x: Tensor) -> Tensor:
+        """`x` in the accumulation dtype: itself, or a copy in buffer `slot`."""
+        if x.dtype == self._buffers.dtype:
+            return x
+        return self.take(slot, x.numel()).copy_(x)
+
+
+class Large:
+    """A large layer, cut into pieces; a column each."""
+
+    def __init__(self, spec: Spec, pack: Pack, scratch: Scratch) -> None:
+        self._parameter, self._cuts = spec.parameter, spec.cuts
+        self._scratch = scratch
+        self.sums, row_sums, _ = pack.claim([spec])
+        self._out = [column.unbind() for column in self.sums.unbind(1)]
+        self._unit_lengths = [spec.row_length or cut for cut in self._cuts]
+        unit_sums = row_sums if spec.rows else unit_rows(self.sums)
+        counts = [c // n for c, n in zip(self._cuts, self._unit_lengths, strict=True)]
+        self._unit_sums = unit_sums.split(counts, 1)
+        saved = torch.empty_like(flat(spec.parameter, spec.parameter))
+        self._saved = saved.split(self._cuts)
+
+    def before(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        weights = self._pieces(self._parameter)
+        gradients, momentum = self._pieces(grads[0]), self._pieces(momenta[0])
+        for k, w in enumerate(weights):
+            self._saved[k].copy_(w)
+            g = gradients[k] if gradients else None
+            m = momentum[k] if momentum else None
+            self._before_piece(w, g, m, self._out[k])
+
+    def _before_piece(
+        self, w: Tensor, g: Tensor | None, m: Tensor | None, out: Sequence[Tensor]
+    ) -> None:
+        cast = self._scratch.cast
+        magnitude = self._scratch.take(3, w.numel())
+        w = cast(0, w)
+        torch.amax(torch.abs(w, out=magnitude), 0, out=out[Sum.WEIGHT_MAX])
+        if g is not None:
+            g = cast(1, g)
+            torch.sum(torch.abs(g, out=magnitude), 0, out=out[Sum.GRAD_ABS])
+            torch.dot(g, g, out=out[Sum.GRAD_SQ])
+            torch.dot(w, g, out=out[Sum.WEIGHT_GRAD])
+        if m is not None:
+            m = cast(2, m)
+            torch.dot(m, m, out=out[Sum.MOMENTUM_SQ])
+            if g is not None:
+                torch.dot(m, g, out=out[Sum.MOMENTUM_GRAD])
+
+    def after(self, grads: Tensors) -> None:
+        """See `Block`."""
+        gradients = self._pieces(grads[0])
+        for k, w in enumerate(self._pieces(self._parameter)):
+            update = self._after_piece(k, w)
+            if gradients:
+                g = self._scratch.cast(1, gradients[k])
+                torch.dot(g, update, out=self._out[k][Sum.GRAD_UPDATE])
+
+    def _after_piece(self, k: int, w: Tensor) -> Tensor:
+        scratch, size, out = self._scratch, w.numel(), self._out[k]
+        old, product = scratch.cast(0, self._saved[k]), scratch.take(3, size)
+        update = torch.sub(scratch.cast(2, w), old, out=scratch.take(4, size))
+        sum_units(old, update, product, self._unit_lengths[k], self._unit_sums[k])
+        sign = torch.sign(update, out=product)
+        torch.dot(sign, sign, out=out[Sum.MOVED])
+        return update
+
+    def _pieces(self, x: Tensor | None) -> Sequence[Tensor]:
+        return () if x is None else flat(x, self._parameter).split(self._cuts)

@@ -1,0 +1,96 @@
+"""All sums of a step, over all layers and devices."""
+
+import collections
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from dynoscope.measurement import Host, Sum
+from dynoscope.metrics.packing import Packing
+from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
+from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.spec import Spec
+from dynoscope.metrics.sums.tensors import Tensors, count_nonfinite
+
+__all__ = ["Kernel"]
+
+
+class Kernel:
+    """The sums of some parameters, before and after an optimizer step.
+
+    Call `before`, let the optimizer step, call `after`; then `ship` starts one
+    asynchronous copy per device and returns a function that waits for the
+    numbers, to be called on any thread. Arguments are in the order of the
+    specs; None stands for a tensor that does not exist, whose sums are 0.
+    """
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        wide = any(spec.parameter.dtype == torch.float64 for spec in specs)
+        dtype = torch.float64 if wide else torch.float32
+        self._parameters = [spec.parameter for spec in specs]
+        devices: dict[torch.device, list[list[int]]] = collections.defaultdict(list)
+        for group in _groups(specs):
+            devices[specs[group[0]].parameter.device].append(group)
+        self._packing = Packing(
+            [
+                [specs[i].columns(i) for group in groups for i in group]
+                for groups in devices.values()
+            ]
+        )
+        self._packs: list[Pack] = []
+        self._blocks: list[tuple[list[int], Block, Pack]] = []
+        for device, groups in devices.items():
+            pack = Pack(self._packing.shapes(len(self._packs)), dtype, device)
+            self._packs.append(pack)
+            cuts = (cut for group in groups for cut in specs[group[0]].cuts)
+            scratch = Scratch(max(cuts), pack)
+            for group in groups:
+                members = [specs[i] for i in group]
+                self._blocks.append((group, _block(members, pack, scratch), pack))
+
+    @property
+    def nbytes(self) -> int:
+        """Host bytes that one step's numbers hold until they are fetched."""
+        return sum(pack.flat.nbytes for pack in self._packs)
+
+    @torch.no_grad()
+    def before(self, grads: Tensors, momenta: Tensors) -> None:
+        """Take what needs the momenta before the step; keep the weights."""
+        for pack in self._packs:
+            pack.flat.zero_()
+        for group, block, _ in self._blocks:
+            block.before([grads[i] for i in group], [momenta[i] for i in group])
+
+    @torch.no_grad()
+    def after(self, grads: Tensors, momenta: Tensors) -> None:
+        """Take what needs the weights after the step."""
+        for group, block, _ in self._blocks:
+            block.after([grads[i] for i in group])
+        # Counting costs a pass over everything. Where looking at a number is
+        # free, do it only when a sum says that there is something to count.
+        dirty = {pack for pack in self._packs if not pack.is_known_finite()}
+        for group, block, pack in self._blocks:
+            if pack in dirty:
+                for k, i in enumerate(group):
+                    tensors = (self._parameters[i], grads[i], momenta[i])
+                    block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
+
+    def ship(self) -> Callable[[], Host]:
+        """Start the copies to the host; give a function that waits for them."""
+        waits = [pack.ship() for pack in self._packs]
+        return lambda: self._packing.unpack([wait() for wait in waits])
+
+
+def _groups(specs: Sequence[Spec]) -> list[list[int]]:
+    """Indices of the layers that are summed together."""
+    groups: dict[Hashable, list[int]] = collections.defaultdict(list)
+    for i, spec in enumerate(specs):
+        key = (spec.parameter.device, spec.row_length, spec.parameter.numel())
+        groups[key if spec.is_small else i].append(i)
+    return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
+
+
+def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:
+    if specs[0].is_small:
+        return Stack(specs, pack)
+    return Large(specs[0], pack, scratch)

@@ -1,0 +1,71 @@
+"""A device's packed tensor, and its copies on the host."""
+
+import collections
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dynoscope.metrics.sums.spec import Spec
+
+__all__ = ["Pack"]
+
+
+class Pack:
+    """One device's packed tensor, and its copies on the host."""
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        sizes = [math.prod(shape) for shape in shapes]
+        self.flat = torch.zeros(sum(sizes), dtype=dtype, device=device)
+        parts = self.flat.split(sizes)
+        self._parts = [p.view(s) for p, s in zip(parts, shapes, strict=True)]
+        self._claimed = [0, 0, 0]
+        self._pinned: collections.deque[Tensor] = collections.deque()
+
+    def claim(self, specs: Iterable[Spec]) -> list[Tensor]:
+        """The next free columns of sums, row sums and channel quantities."""
+        columns = [spec.columns(0) for spec in specs]
+        widths = (
+            sum(c.pieces for c in columns),
+            sum(c.rows for c in columns),
+            sum(c.channels for c in columns),
+        )
+        views = []
+        for k, width in enumerate(widths):
+            views.append(self._parts[k].narrow(1, self._claimed[k], width))
+            self._claimed[k] += width
+        return views
+
+    def is_known_finite(self) -> bool:
+        """Whether all is finite; False where asking would wait for a device."""
+        return self.flat.device.type == "cpu" and bool(self.flat.isfinite().all())
+
+    def ship(self) -> Callable[[], npt.NDArray[Any]]:
+        """Start a copy to the host; give a function that waits for it."""
+        if self.flat.device.type != "cuda":
+            copy = self.flat.to("cpu", copy=True).numpy()
+            return lambda: copy
+        host = self._pinned.pop() if self._pinned else _pinned_like(self.flat)
+        host.copy_(self.flat, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.flat.device))
+
+        def wait() -> npt.NDArray[Any]:
+            event.synchronize()
+            numbers = host.numpy().copy()
+            self._pinned.append(host)
+            return numbers
+
+        return wait
+
+
+def _pinned_like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True)

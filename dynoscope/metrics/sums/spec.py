@@ -1,0 +1,61 @@
+"""What is taken from a parameter, and in which pieces."""
+
+import dataclasses
+import math
+from typing import Final
+
+from torch import Tensor
+
+from dynoscope.metrics.packing import Columns
+
+__all__ = ["Spec"]
+
+PIECE: Final = 1 << 18
+"""Elements of a piece on the CPU: small enough for the cache, large enough to split."""
+
+SMALL: Final = 1 << 15
+"""Layers of up to this many elements are stacked with others of their shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to take from one parameter.
+
+    Attributes:
+        parameter: the tensor to watch.
+        rows: whether its output rows are measured one by one.
+        channels: whether its elements are kept one by one (a normalization bias).
+    """
+
+    parameter: Tensor
+    rows: bool = False
+    channels: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is stacked with others, not cut into pieces."""
+        return self.channels or self.parameter.numel() <= SMALL
+
+    @property
+    def row_length(self) -> int:
+        """Elements of an output row, 0 where rows are not measured."""
+        return math.prod(self.parameter.shape[1:]) if self.rows else 0
+
+    @property
+    def cuts(self) -> list[int]:
+        """Sizes of its pieces, each of whole rows."""
+        numel = self.parameter.numel()
+        if self.is_small or self.parameter.device.type != "cpu":
+            return [numel]
+        row = self.row_length or 1
+        size = min(max(PIECE // row, 1) * row, numel)
+        return [size] * (numel // size) + [numel % size] * (numel % size > 0)
+
+    def columns(self, layer: int) -> Columns:
+        """What it owns of the packed tensor."""
+        return Columns(
+            layer,
+            pieces=len(self.cuts),
+            rows=self.parameter.shape[0] if self.rows else 0,
+            channels=self.parameter.numel() if self.channels else 0,
+        )

@@ -1,0 +1,71 @@
+"""Sums over runs of elements, and tensors laid out for them."""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from dynoscope.measurement import UNIT_SUMS
+
+__all__ = ["Tensors", "count_nonfinite", "flat", "sum_units", "unit_rows"]
+
+Tensors: TypeAlias = Sequence[Tensor | None]
+"""Tensors in the order of some layers; None where a layer has none."""
+
+LONG: Final = 1 << 14
+"""Above this length a norm, taken in one pass, would lose float32 accuracy."""
+
+
+def unit_rows(sums: Tensor) -> Tensor:
+    """UNIT_SUMS where a unit is a whole column of the sums; they are adjacent."""
+    return sums[UNIT_SUMS[0] : UNIT_SUMS[-1] + 1]
+
+
+def sum_units(
+    old: Tensor, update: Tensor, product: Tensor, length: int, out: Tensor
+) -> None:
+    """Take UNIT_SUMS over each run of `length` elements."""
+    old, update, product = (x.view(-1, length) for x in (old, update, product))
+    weight_sq, weight_update, turn_sq = out
+    _sum_squares(old, product, weight_sq)
+    torch.sum(torch.mul(old, update, out=product), 1, out=weight_update)
+    # A zero weight has slope 0 / tiny: all of its update is turn.
+    tiny = torch.finfo(old.dtype).tiny
+    slope = (weight_update / weight_sq.clamp(min=tiny)).unsqueeze(1)
+    turn = torch.addcmul(update, old, slope, value=-1, out=product)
+    _sum_squares(turn, turn, turn_sq)
+
+
+def _sum_squares(x: Tensor, product: Tensor, out: Tensor) -> None:
+    if x.shape[1] <= LONG:
+        torch.linalg.vector_norm(x, dim=1, out=out)
+        out.square_()
+    else:
+        torch.sum(torch.mul(x, x, out=product), 1, out=out)
+
+
+def flat(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in 1-d, a view where it can be, its output rows one after the other.
+
+    Elements of all tensors of a layer must meet in the same order: the memory
+    order of the parameter `like` where it is dense, else index order.
+    """
+    if x.is_contiguous() and like.is_contiguous():
+        return x.view(-1)
+    if not _is_channels_last(like):
+        return x.reshape(-1)
+    if x.stride() != like.stride():
+        x = torch.empty_like(like, dtype=x.dtype).copy_(x)
+    return x.as_strided((x.numel(),), (1,))
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()])
+
+
+def count_nonfinite(tensors: Tensors) -> Tensor:
+    """How many entries of all `tensors` together are NaN or infinite."""
+    counts = [x.isfinite().logical_not_().sum() for x in tensors if x is not None]
+    return torch.stack(counts).sum()
