@@ -133,7 +133,7 @@ def watch(
         raise
     finally:
         watcher.detach()
-        recorder.close(failure)
+        recorder.close(failure, watcher.skipped)
         if not quiet:
             _say_goodbye(folder, recorder, time.perf_counter() - started)
 

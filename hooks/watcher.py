@@ -46,6 +46,7 @@ class Watcher:
 
     Attributes:
         step: number of steps taken, those of a resumed run's past included.
+        skipped: measurements given up since the last one that was put.
 
     Raises:
         UnwatchableError: this optimizer, or one of these parameters, is being
@@ -68,7 +69,7 @@ class Watcher:
         )
         self._handles: list[RemovableHandle] = []
         self._depth = 0
-        self._skipped = 0
+        self.skipped = 0
         self._open: _OpenStep | None = None
 
     def attach(self, sink: Sink) -> None:
@@ -101,7 +102,7 @@ class Watcher:
         if not self._schedule(self.step):
             return
         if not self._sink.has_room():
-            self._skipped += 1
+            self.skipped += 1
             return
         try:
             self._open = self._measure_before(_has_closure(args, kwargs))
@@ -147,10 +148,10 @@ class Watcher:
                 fetch=fetch,
                 nbytes=self._kernel.nbytes,
                 hook_seconds=spent,
-                skipped=self._skipped,
+                skipped=self.skipped,
             )
         )
-        self._skipped = 0
+        self.skipped = 0
 
     def _give_up(self, error: Exception) -> None:
         self._open = None

@@ -110,17 +110,23 @@ class Recorder:
         if self._strict:
             raise error
 
-    def close(self, failure: BaseException | None) -> None:
-        """Write what is queued, end the thread, and say how the run ended."""
+    def close(self, failure: BaseException | None, skipped: int) -> None:
+        """Write what is queued, end the thread, and say how the run ended.
+
+        Args:
+            failure: what ended the watched block, if an exception did.
+            skipped: measurements given up since the last one that was put.
+        """
         self._stopping = True
         self._wake.set()
         self._thread.join()
         content = self._manifest.content
         content["ended"] = time.time()
+        self.progress["skipped"] += skipped
         content["status"] = "finished" if failure is None else "failed"
         if failure is not None:
             content["exception"] = f"{type(failure).__name__}: {failure}"
-        self._guard(self._beat)
+        self._save()
         if self._error is not None and self._strict and failure is None:
             raise self._error
 
@@ -148,11 +154,12 @@ class Recorder:
             self._discard()
             for writer in self._writers.values():
                 writer.abandon()
-            self._try_to_save_manifest()
+            self._save()
 
-    def _try_to_save_manifest(self) -> None:
+    def _save(self) -> None:
+        """Write the manifest if that is possible; nothing hangs on it any more."""
         try:
-            self._manifest.write()
+            self._beat()
         except OSError as error:
             logger.warning("dynoscope: %s cannot be updated: %s", self._run, error)
 

@@ -111,20 +111,20 @@ def tensorboard(
     from torch.utils.tensorboard import SummaryWriter
 
     with tempfile.TemporaryDirectory() as folder:
-        writer, step = SummaryWriter(folder), 0  # type: ignore[no-untyped-call]
+        writer, step = SummaryWriter(folder), 0
 
         def observe(model: nn.Module, loss: torch.Tensor) -> None:
             nonlocal step
-            writer.add_scalar("loss", loss, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar("loss", loss, step)
             for name, parameter in model.named_parameters():
-                writer.add_histogram(name, parameter, step)  # type: ignore[no-untyped-call]
-                writer.add_histogram(f"{name}.grad", parameter.grad, step)  # type: ignore[no-untyped-call]
+                writer.add_histogram(name, parameter, step)
+                writer.add_histogram(f"{name}.grad", parameter.grad, step)
             step += 1
 
         try:
             yield observe
         finally:
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()
 
 
 ARMS = {
@@ -187,7 +187,7 @@ def make_turn(
     def turn(steps: int) -> None:
         for _ in range(steps):
             loss = task.loss(model)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             observe(model, loss)
             optimizer.step()
             optimizer.zero_grad()

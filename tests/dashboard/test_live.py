@@ -1,5 +1,6 @@
 """The page in a browser while a real run is being written by another process."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from dynoscope import open_run
+from dynoscope.dashboard.theme import SCHEMES
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -35,13 +37,14 @@ server.stop()
 """
 TRAINING = Path(__file__).with_name("training.py")
 WAIT = 30_000
+WIDE: Any = {"viewport": {"width": 1440, "height": 900}}
 MAP = {"kind": "page", "name": "map"}
 
 # A plot's traces by name, as plotly holds them.
 TRACES = """(id) => {
   const plot = document.getElementById(id)?.querySelector(".js-plotly-plot");
   const plain = (values) => values && Array.from(
-    values, (v) => v?.length === undefined ? v : Array.from(v));
+    values, (v) => typeof v === "string" || v?.length === undefined ? v : Array.from(v));
   return Object.fromEntries((plot?._fullData || []).map((trace) => [trace.name || "map",
     { x: plain(trace.x), y: plain(trace.y), ratio: plain(trace.customdata),
       dash: trace.line?.dash }]));
@@ -113,11 +116,11 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A dashboard over an empty folder, in a process of its own."""
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A dashboard in a process of its own, which must never load torch."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(tmp_path / "runs")],
+        [sys.executable, "-c", SERVER, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -131,11 +134,11 @@ def url(tmp_path: Path) -> Iterator[str]:
     assert process.returncode == 0
 
 
-@pytest.fixture
-def watched(url: str, browser: Browser) -> Iterator[Watched]:
-    """A page on that dashboard, which must log no error and stay at home."""
+@contextlib.contextmanager
+def watching(browser: Browser, url: str, **settings: Any) -> Iterator[Watched]:
+    """A page that must log no error and fetch nothing from elsewhere."""
     errors: list[str] = []
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(**settings)
     page.on("pageerror", lambda error: errors.append(f"exception: {error}"))
     page.on(
         "console",
@@ -153,6 +156,26 @@ def watched(url: str, browser: Browser) -> Iterator[Watched]:
     yield Watched(page, url, errors)
     page.close()
     assert errors == []
+
+
+@pytest.fixture
+def watched(browser: Browser, tmp_path: Path) -> Iterator[Watched]:
+    """A page over a folder without runs."""
+    with serving(tmp_path / "runs") as url, watching(browser, url, **WIDE) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def finished(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """A dashboard over two short runs that are over; its address, their folder."""
+    folder = tmp_path_factory.mktemp("finished")
+    with train(folder / "first", "20") as one, train(folder / "second", "20") as two:
+        end(one)
+        end(two)
+    with serving(folder) as url:
+        yield url, folder
 
 
 def train(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -241,43 +264,57 @@ def check_map(watched: Watched, path: Path) -> None:
     np.testing.assert_allclose(np.array(trace["ratio"]).T, ratio, rtol=1e-5)
 
 
-def test_choices_live_in_the_address(watched: Watched, tmp_path: Path) -> None:
-    page = watched.page
-    for name in ("first", "second"):
-        with train(tmp_path / "runs" / name, "20") as training:
-            end(training)
+def test_choices_live_in_the_address(
+    browser: Browser, finished: tuple[str, Path]
+) -> None:
+    url, folder = finished
     curve = {"kind": "layer", "name": "grad_l2"}
-    page.goto(f"{watched.url}?run=second&run=first&layer=0.weight")
-    watched.wait_for_points(curve, "second", 19)
-    watched.wait_for_points(curve, "first", 19)
-    expect(page.locator("#map-run")).to_have_text("second")
-    watched.choose("Layer", "* (whole model)")
-    page.wait_for_function("() => location.search.includes('layer=*')", timeout=WAIT)
-    whole = open_run(tmp_path / "runs" / "second").layers("grad_l2", "*")["grad_l2"]
-    page.wait_for_function(
-        f"([id, last]) => Math.abs(({TRACES})(id).second.y.at(-1) / last - 1) < 1e-6",
-        arg=[plot_id(curve), float(whole.iloc[-1])],
+    with watching(browser, url, **WIDE) as watched:
+        page = watched.page
+        page.goto(f"{url}?run=second&run=first&layer=0.weight&metric=grad_l2")
+        watched.wait_for_points(curve, "second", 19)
+        watched.wait_for_points(curve, "first", 19)
+        expect(page.locator("#map-run")).to_have_text("second")
+        watched.choose("Layer", "* (whole model)")
+        page.wait_for_function("() => location.search.includes('layer=*')")
+        check_last(watched, curve, folder / "second", "*")
+        page.reload()
+        watched.wait_for_points(curve, "first", 19)
+        assert "run=second&run=first" in page.url
+        layer = page.get_by_role("textbox", name="Layer")
+        expect(layer).to_have_value("* (whole model)")
+        # Unticking the first leaves the other one, which takes its place.
+        row = page.locator(".ag-row", has_text="second")
+        row.locator("input[type=checkbox]").click()
+        expect(page.locator("#header h2")).to_have_text(["first"], timeout=WAIT)
+        check_last(watched, curve, folder / "first", "*")
+
+
+def check_last(watched: Watched, plot: dict[str, str], path: Path, layer: str) -> None:
+    """Wait until a curve ends in the run's last number."""
+    frame = open_run(path).layers(plot["name"], layer)
+    watched.page.wait_for_function(
+        f"([id, run, last]) => Math.abs("
+        f"({TRACES})(id)[run]?.y.at(-1) / last - 1) < 1e-6",
+        arg=[plot_id(plot), path.name, float(frame[plot["name"]].iloc[-1])],
         timeout=WAIT,
     )
-    page.reload()
-    watched.wait_for_points(curve, "first", 19)
-    assert "run=second&run=first" in page.url
-    assert page.get_by_role("textbox", name="Layer").input_value() == "* (whole model)"
-    page.get_by_role("gridcell", name="first").locator("..").click()
 
 
-def test_click_on_the_map_chooses_the_layer(watched: Watched, tmp_path: Path) -> None:
-    with train(tmp_path / "runs" / "one", "30") as training:
-        end(training)
-    page = watched.page
-    watched.wait_for_points(MAP, "map", 0)
-    watched.locate(MAP).scroll_into_view_if_needed()
-    plot = watched.locate(MAP).locator(".nsewdrag").bounding_box()
-    assert plot is not None
-    page.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] - 4)
-    layer = page.get_by_role("textbox", name="Layer")
-    last = open_run(tmp_path / "runs" / "one").layer_names[-1]
-    expect(layer).to_have_value(last, timeout=WAIT)
+def test_click_on_the_map_chooses_the_layer(
+    browser: Browser, finished: tuple[str, Path]
+) -> None:
+    url, folder = finished
+    with watching(browser, url, **WIDE) as watched:
+        watched.wait_for_points(MAP, "map", 0)
+        watched.locate(MAP).scroll_into_view_if_needed()
+        inside = watched.locate(MAP).locator(".nsewdrag").bounding_box()
+        assert inside is not None
+        middle = inside["x"] + inside["width"] / 2
+        watched.page.mouse.click(middle, inside["y"] + inside["height"] - 4)
+        layer = watched.page.get_by_role("textbox", name="Layer")
+        last = open_run(folder / "first").layer_names[-1]
+        expect(layer).to_have_value(last, timeout=WAIT)
 
 
 def test_a_failed_run_says_why(watched: Watched, tmp_path: Path) -> None:
@@ -291,27 +328,21 @@ def test_a_failed_run_says_why(watched: Watched, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [1440, 420])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_the_screen_in_both_schemes(
-    url: str, browser: Browser, tmp_path: Path, scheme: Any, width: int
+    browser: Browser, finished: tuple[str, Path], scheme: str, width: int
 ) -> None:
-    with train(tmp_path / "runs" / "one", "10") as training:
-        end(training)
-    page = browser.new_page(
-        viewport={"width": width, "height": 800}, color_scheme=scheme
-    )
-    page.goto(url)
-    seen = Watched(page, url, [])
-    seen.wait_for_points({"kind": "layer", "name": "weight_norm"}, "one", 9)
-    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(over) <= 0
-    color = f"""() => document.getElementById('{plot_id(MAP)}')
-        ?.querySelector(".js-plotly-plot")?._fullLayout?.paper_bgcolor"""
-    first = page.evaluate(color)
-    page.locator("#theme").click()
-    page.wait_for_function(f"(first) => ({color})() !== first", arg=first, timeout=WAIT)
-    page.reload()  # the choice is kept, and wins over the system's
-    page.wait_for_function(
-        f"(first) => ![first, 'rgba(0,0,0,0)', undefined].includes(({color})())",
-        arg=first,
-        timeout=WAIT,
-    )
-    page.close()
+    size = {"width": width, "height": 800}
+    with watching(browser, finished[0], viewport=size, color_scheme=scheme) as watched:
+        page = watched.page
+        watched.wait_for_points({"kind": "layer", "name": "weight_norm"}, "first", 0)
+        root = "document.documentElement"
+        assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") <= 0
+        color = f"""() => document.getElementById('{plot_id(MAP)}')
+            ?.querySelector(".js-plotly-plot")?._fullLayout?.paper_bgcolor"""
+        first = page.evaluate(color)
+        assert first == SCHEMES[scheme].paper
+        other = SCHEMES["dark" if scheme == "light" else "light"].paper
+        is_other = f"(other) => ({color})() === other"
+        page.locator("#theme").click()
+        page.wait_for_function(is_other, arg=other, timeout=WAIT)
+        page.reload()  # the choice is kept, and wins over the system's
+        page.wait_for_function(is_other, arg=other, timeout=WAIT)

@@ -20,7 +20,7 @@ def main(folder: Path, steps: int, *, fail: bool) -> None:
         for step in range(steps):
             inputs = torch.randn(32, 8)
             loss = nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             scope.log(loss=loss)

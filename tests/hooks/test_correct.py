@@ -40,7 +40,7 @@ def train_and_save(
 ) -> list[dict[str, Saved]]:
     data, steps = Digits(), []
     for _ in range(STEPS):
-        mixed_loss(model, data).backward()  # type: ignore[no-untyped-call]
+        mixed_loss(model, data).backward()
         saved = {}
         for name, p in model.named_parameters():
             assert p.grad is not None
@@ -221,7 +221,7 @@ def test_hyperparameters_are_those_of_the_step(tmp_path: Path) -> None:
     data = Digits()
     with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
         for _ in range(3):
-            mixed_loss(model, data).backward()  # type: ignore[no-untyped-call]
+            mixed_loss(model, data).backward()
             optimizer.step()
             schedule.step()
     run = dynoscope.open_run(tmp_path / "run")

@@ -102,9 +102,9 @@ def test_names_that_do_not_exist_get_the_choices(run: dynoscope.Run) -> None:
         run.layers(layer="stem.7.weight")
     with pytest.raises(DynoscopeError, match=r"no layer 'stm.\*'.*stem"):
         run.layers(layer="stm.*")
-    with pytest.raises(DynoscopeError, match="no column 'norm'.*weight_norm"):
+    with pytest.raises(DynoscopeError, match=r"no column 'norm'.*weight_norm"):
         run.layers("norm")
-    with pytest.raises(DynoscopeError, match="no table 'layer'.*layers"):
+    with pytest.raises(DynoscopeError, match=r"no table 'layer'.*layers"):
         run.table("layer")
 
 

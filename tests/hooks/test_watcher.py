@@ -1,0 +1,278 @@
+"""Hooks in the loops people write, and when something of ours breaks."""
+
+import io
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dynoscope
+from dynoscope.metrics.sums import Kernel
+from dynoscope.recorder import recorder
+from dynoscope.recorder.journal import TableWriter
+from dynoscope.recorder.tables import TableBuilder
+from tests.networks import OPTIMIZERS, Digits, MixedNet, mixed_loss, train
+
+
+def small() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(4, 3)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+class Doubling(torch.optim.SGD):
+    """Calls its parent's step, whose hooks torch runs as well."""
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+class Stumbling(torch.optim.SGD):
+    """Raises in every other step; torch then runs no post-hook."""
+
+    calls = 0
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        self.calls += 1
+        if self.calls % 2:
+            raise FloatingPointError("not today")
+        return super().step(closure)
+
+
+def test_a_step_inside_a_step_is_one_step(tmp_path: Path) -> None:
+    model = small()
+    torch.optim.SGD(model.parameters(), lr=0.1)  # the parent's hooks are armed
+    optimizer = Doubling(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True) as scope:
+        for _ in range(3):
+            step(model, optimizer)
+        assert scope.step == 3
+    run = dynoscope.open_run(tmp_path / "run")
+    assert (
+        run.layers("update_norm", "weight")["update_norm"].gt(0).tolist() == [True] * 3
+    )
+
+
+def test_a_step_that_raises_is_not_counted(tmp_path: Path) -> None:
+    model = small()
+    optimizer = Stumbling(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True) as scope:
+        for _ in range(6):
+            try:
+                step(model, optimizer)
+            except FloatingPointError:
+                continue
+        assert scope.step == 3
+    assert dynoscope.open_run(tmp_path / "run").last_step == 2
+
+
+def test_an_unknown_optimizer_is_measured_without_predictions(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        step(model, optimizer)
+    run = dynoscope.open_run(tmp_path / "run")
+    assert run.manifest["optimizer"]["reasons"] == ["no theory is known for Adagrad"]
+    row = run.layers(layer="weight").iloc[0]
+    assert row["angular_update"] > 0
+    assert np.isnan(row["momentum_norm"])
+    assert np.isnan(row["pred_angular_update"])
+
+
+def test_a_subclass_with_a_step_of_its_own_is_not_taken_for_its_parent(
+    tmp_path: Path,
+) -> None:
+    model = small()
+    optimizer = Doubling(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        step(model, optimizer)
+    reasons = dynoscope.open_run(tmp_path / "run").manifest["optimizer"]["reasons"]
+    assert reasons == ["Doubling replaces the step of SGD"]
+
+
+def test_parameters_without_a_gradient(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"used": nn.Linear(4, 3), "unused": nn.Linear(4, 3)})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        for _ in range(2):
+            model["used"](torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+    run = dynoscope.open_run(tmp_path / "run")
+    rows = run.layers(layer="unused.weight")
+    assert rows["grad_l2"].isna().all()
+    assert rows["update_norm"].tolist() == [0, 0]
+    assert rows["unmoved_share"].tolist() == [1, 1]
+    whole, used = run.layers(layer="*"), run.layers(layer="used.*")
+    np.testing.assert_allclose(whole["grad_l2"], used["grad_l2"])
+
+
+def test_a_closure_is_measured_without_stale_gradients(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = model(torch.ones(2, 4)).square().sum()
+        loss.backward()
+        return loss
+
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        for _ in range(2):
+            optimizer.step(closure)  # type: ignore[arg-type]
+    rows = dynoscope.open_run(tmp_path / "run").layers(layer="weight")
+    assert rows["grad_l2"].isna().all()
+    assert rows["update_norm"].gt(0).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own imports
+def test_names_are_free_of_wrappers(tmp_path: Path) -> None:
+    model = small()
+    wrapped = torch.nn.DataParallel(torch.compile(model))  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    with dynoscope.watch(wrapped, optimizer, run=tmp_path / "run", strict=True):
+        step(model, optimizer)
+    run = dynoscope.open_run(tmp_path / "run")
+    assert run.layer_names == ["weight", "bias"]
+    assert run.manifest["model"]["name"] == "Linear"
+
+
+def test_a_nan_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        step(model, optimizer)
+        model(torch.full((2, 4), torch.nan)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        step(model, optimizer)
+    run = dynoscope.open_run(tmp_path / "run")
+    rows = run.layers(layer="weight")
+    assert rows["nonfinite"].tolist() == [0, 24, 24]  # gradient and weight of 12
+    assert rows["weight_norm"].notna().tolist() == [True, True, False]
+    assert np.isnan(run.layers("weight_norm", "*")["weight_norm"].iloc[-1])
+
+
+def break_method(cls: type, name: str, after: int) -> Callable[..., Any]:
+    """A method that works a few times and then raises."""
+    original, calls = getattr(cls, name), 0
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise RuntimeError(f"injected into {name}")
+        return original(*args, **kwargs)
+
+    return broken
+
+
+STAGES = [
+    (Kernel, "before"),
+    (Kernel, "after"),
+    (Kernel, "ship"),
+    (TableBuilder, "build"),
+    (TableWriter, "append"),
+    (TableWriter, "flush"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), STAGES)
+def test_an_error_of_ours_is_said_once_and_changes_nothing(
+    cls: type,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outcomes = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        model = MixedNet()
+        optimizer = OPTIMIZERS["adamw"](model)
+        if watched:
+            broken = break_method(cls, name, after=2 if cls is Kernel else 0)
+            monkeypatch.setattr(cls, name, broken)
+            with dynoscope.watch(model, optimizer, run=tmp_path / "run"):
+                train(model, optimizer, 6)
+            monkeypatch.undo()
+        else:
+            train(model, optimizer, 6)
+        buffer = io.BytesIO()
+        torch.save((model.state_dict(), optimizer.state_dict()), buffer)
+        outcomes.append(buffer.getvalue())
+    assert outcomes[0] == outcomes[1]
+    said = [r.getMessage() for r in caplog.records if "injected" in r.getMessage()]
+    assert len(said) == 1
+    run = dynoscope.open_run(tmp_path / "run")
+    assert run.status == "finished"
+    assert any(f"injected into {name}" in problem for problem in run.problems)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dynoscope.DynoscopeWarning)
+        steps = run.layers()["step"].unique().tolist()
+    assert steps == ([0, 1] if cls is Kernel else steps)
+
+
+@pytest.mark.parametrize(("cls", "name"), STAGES)
+def test_strict_raises_our_errors(
+    cls: type, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MixedNet()
+    optimizer = OPTIMIZERS["adamw"](model)
+    monkeypatch.setattr(cls, name, break_method(cls, name, after=0))
+    with (
+        pytest.raises(RuntimeError, match=f"injected into {name}"),
+        dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True),
+    ):
+        train(model, optimizer, 6)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_full_queue_skips_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = TableBuilder.build
+
+    def slowly(self: TableBuilder, batch: Any) -> Any:
+        time.sleep(0.1)
+        return build(self, batch)
+
+    monkeypatch.setattr(TableBuilder, "build", slowly)
+    monkeypatch.setattr(recorder, "QUEUE_BYTES", 10_000)
+    monkeypatch.setattr(recorder, "INTERVAL", 0.01)
+    model = MixedNet()
+    optimizer = OPTIMIZERS["adamw"](model)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        train(model, optimizer, 100)
+    run = dynoscope.open_run(tmp_path / "run")
+    progress = run.manifest["progress"]
+    assert progress["skipped"] > 0
+    assert progress["measured"] == run.layers()["step"].nunique()
+    assert progress["measured"] + progress["skipped"] == 100
+    assert f"{progress['skipped']} skipped" in capsys.readouterr().out
+
+
+def test_a_step_that_is_not_measured_touches_no_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = MixedNet(), Digits()
+    optimizer = OPTIMIZERS["adamw"](model)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", every=100) as scope:
+        train(model, optimizer, 1)
+        for name in ("before", "after", "ship"):
+            monkeypatch.setattr(Kernel, name, break_method(Kernel, name, after=0))
+        for _ in range(5):
+            mixed_loss(model, data).backward()
+            optimizer.step()
+        assert scope.step == 6
+    assert dynoscope.open_run(tmp_path / "run").problems == []
