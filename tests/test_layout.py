@@ -64,7 +64,7 @@ def test_a_wheel_brings_only_dynoscope(tmp_path: Path) -> None:
 
 
 def test_the_public_surface() -> None:
-    names = {name for name in vars(dynoscope)["_HOMES"]}
+    names = set(vars(dynoscope)["_HOMES"])
     assert dynoscope.__all__ == sorted(names)
     for name in names:
         assert getattr(dynoscope, name).__doc__

@@ -1,5 +1,6 @@
 """`watch` from the outside: it changes nothing, leaves nothing, and says why not."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -31,19 +32,27 @@ def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
     return buffer.getvalue()
 
 
+def losses_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer, steps: int
+) -> list[float]:
+    losses: list[float] = []
+    train(model, optimizer, steps, lambda loss: losses.append(loss.item()))
+    return losses
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_watched_training_is_bit_identical(name: str, tmp_path: Path) -> None:
     outcomes, losses = [], []
     for watched in (False, True):
         model, optimizer = fresh(name)
-        seen: list[float] = []
-        if watched:
-            with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
-                train(model, optimizer, 200, lambda loss: seen.append(loss.item()))
-        else:
-            train(model, optimizer, 200, lambda loss: seen.append(loss.item()))
+        scope = (
+            dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True)
+            if watched
+            else contextlib.nullcontext()
+        )
+        with scope:
+            losses.append(losses_of(model, optimizer, 200))
         outcomes.append(state_of(model, optimizer))
-        losses.append(seen)
     assert losses[0] == losses[1]
     assert outcomes[0] == outcomes[1]
 
@@ -69,12 +78,16 @@ def test_an_exception_passes_unchanged_and_is_recorded(tmp_path: Path) -> None:
     model, optimizer = fresh("lion")
     before = threading.active_count()
     error = ArithmeticError("loss is 7")
+
+    def fail(loss: torch.Tensor) -> None:
+        if scope.step == 3:
+            raise error
+
     with (
         pytest.raises(ArithmeticError) as caught,
-        dynoscope.watch(model, optimizer, run=tmp_path / "run"),
+        dynoscope.watch(model, optimizer, run=tmp_path / "run") as scope,
     ):
-        train(model, optimizer, 3)
-        raise error
+        train(model, optimizer, 5, fail)
     assert caught.value is error
     assert hooks_of(optimizer) == 0
     assert threading.active_count() == before
@@ -192,7 +205,7 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     with dynoscope.watch(model, optimizer, run=run):
         train(model, optimizer, 3)
     with (
-        pytest.raises(RunExistsError, match="resume=True.*overwrite=True"),
+        pytest.raises(RunExistsError, match=r"resume=True.*overwrite=True"),
         dynoscope.watch(model, optimizer, run=run),
     ):
         pass

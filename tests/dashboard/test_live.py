@@ -44,7 +44,7 @@ MAP = {"kind": "page", "name": "map"}
 TRACES = """(id) => {
   const plot = document.getElementById(id)?.querySelector(".js-plotly-plot");
   const plain = (values) => values && Array.from(
-    values, (v) => typeof v === "string" || v?.length === undefined ? v : Array.from(v));
+    values, (v) => typeof v === "object" && v?.length ? Array.from(v) : v);
   return Object.fromEntries((plot?._fullData || []).map((trace) => [trace.name || "map",
     { x: plain(trace.x), y: plain(trace.y), ratio: plain(trace.customdata),
       dash: trace.line?.dash }]));
@@ -333,6 +333,7 @@ def test_fits_the_screen_in_both_schemes(
     size = {"width": width, "height": 800}
     with watching(browser, finished[0], viewport=size, color_scheme=scheme) as watched:
         page = watched.page
+        page.goto(f"{finished[0]}?run=first")
         watched.wait_for_points({"kind": "layer", "name": "weight_norm"}, "first", 0)
         root = "document.documentElement"
         assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") <= 0

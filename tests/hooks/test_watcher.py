@@ -34,7 +34,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 class Doubling(torch.optim.SGD):
     """Calls its parent's step, whose hooks torch runs as well."""
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         return super().step(closure)
 
 
@@ -43,7 +43,7 @@ class Stumbling(torch.optim.SGD):
 
     calls = 0
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         self.calls += 1
         if self.calls % 2:
             raise FloatingPointError("not today")
@@ -129,7 +129,7 @@ def test_a_closure_is_measured_without_stale_gradients(tmp_path: Path) -> None:
 
     with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
         for _ in range(2):
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)
     rows = dynoscope.open_run(tmp_path / "run").layers(layer="weight")
     assert rows["grad_l2"].isna().all()
     assert rows["update_norm"].gt(0).all()
@@ -138,7 +138,8 @@ def test_a_closure_is_measured_without_stale_gradients(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own imports
 def test_names_are_free_of_wrappers(tmp_path: Path) -> None:
     model = small()
-    wrapped = torch.nn.DataParallel(torch.compile(model))  # type: ignore[arg-type]
+    compiled: Any = torch.compile(model)
+    wrapped = torch.nn.DataParallel(compiled)
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     with dynoscope.watch(wrapped, optimizer, run=tmp_path / "run", strict=True):
         step(model, optimizer)

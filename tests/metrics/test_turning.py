@@ -131,4 +131,4 @@ def test_parts_combine_exactly(parts: list[int], seed: int, blank: bool) -> None
 def turning_of(w: np.ndarray, d: np.ndarray) -> Turning:
     a, b = float(w @ w), float(w @ d)
     turn = d - (b / a) * w if a else d
-    return Turning(np.float64(a), np.float64(b), np.float64(turn @ turn))
+    return Turning(*map(np.asarray, (a, b, turn @ turn)))
