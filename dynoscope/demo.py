@@ -37,11 +37,12 @@ SCALE_FREE: Final = (
 PLATEAU: Final = (STEPS // 2, STEPS - DECAY)
 """Steps at full learning rate, after the initial weights are forgotten."""
 
-# Both have lr * weight_decay = 9e-4, so both forget their initial weights at
-# the same pace: in 385 steps, half of the way to equilibrium.
+# The same lr and weight decay for both, which is what people try first. Both then
+# forget their initial weights at the same pace (half of the way to equilibrium in
+# 385 steps), but a learning rate that suits AdamW is large for Lion.
 OPTIMIZERS: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.3),
-    "lion": lambda p: Lion(p, lr=1e-3, weight_decay=0.9),
+    "lion": lambda p: Lion(p, lr=3e-3, weight_decay=0.3),
 }
 
 
@@ -211,10 +212,12 @@ def _rotation_in_words(run: Run, layer: str) -> str:
 
 def _channels_in_words(run: Run) -> str:
     counts = run.normalization().groupby("step").sum(numeric_only=True)
-    last = counts.iloc[-1]
+    last, sums = counts.iloc[-1], counts.sum()
+    if not sums["dead"]:
+        return f"None of its {last['channels']} BatchNorm channels died."
     return (
-        f"Of {last['channels']} BatchNorm channels {last['dead']} "
-        f"were dead at the end, {counts['dead'].max()} at the worst; "
-        f"{counts['revived'].sum()} came back to life after a long silence, and dead "
-        f"ones were still moved {counts['ghost'].sum()} times."
+        f"Of its {last['channels']} BatchNorm channels {last['dead']} were dead at the "
+        f"end, {counts['dead'].max()} at the worst. Along the fading momentum it moved "
+        f"dead channels {sums['ghost']:,} times; {sums['revived']} came back to life "
+        "after a long silence."
     )

@@ -9,13 +9,14 @@ from dynoscope.dashboard.controls import (
 )
 from dynoscope.dashboard.plots import layer_metrics
 from dynoscope.dashboard.state import RunState
+from tests.dashboard.runs import WrittenRun
 
 
-def test_empty_link():
+def test_empty_link() -> None:
     assert Link.of("") == Link.of(None) == Link([], None, None, [])
 
 
-def test_choices_of_a_run(written):
+def test_choices_of_a_run(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
     states = {"one": state}
@@ -28,13 +29,13 @@ def test_choices_of_a_run(written):
     assert scalar_options(states) == ["loss", "dynoscope/hook_seconds"]
 
 
-def test_preferred_scalar():
+def test_preferred_scalar() -> None:
     assert preferred_scalar(["acc", "loss", "val_loss"]) == "loss"
     assert preferred_scalar(["acc", "val_loss"]) == "val_loss"
     assert preferred_scalar(["acc"]) == "acc"
     assert preferred_scalar([]) is None
 
 
-def test_each_metric_is_offered_once():
+def test_each_metric_is_offered_once() -> None:
     names = [item["value"] for group in metric_options() for item in group["items"]]
     assert sorted(names) == sorted(layer_metrics())

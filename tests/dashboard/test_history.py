@@ -1,22 +1,25 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
-from dynoscope.dashboard.history import History, pivot
+from dynoscope.dashboard.history import Block, History, pivot
 
 
-def block(steps, value):
+def block(steps: Sequence[int], value: ArrayLike) -> Block:
     """Rows of `groups` for one group whose columns all have that value."""
     value = np.broadcast_to(np.asarray(value, float), (len(steps),))[:, None]
     names = ("lr", "weight_decay", "beta1", "beta2", "momentum")
     return {"step": np.asarray(steps), **dict.fromkeys(names, value)}
 
 
-def small(rows):
+def small(rows: int) -> History:
     """A history of one group that has room for that many steps."""
     return History("groups", "group", [0], ["lr"], budget=rows * 5 * 8)
 
 
-def test_pivot_places_rows_by_step_and_layer():
+def test_pivot_places_rows_by_step_and_layer() -> None:
     rows = pa.table({
         "step": [4, 3, 3, 4],
         "layer": ["b", "b", "other", "a"],
@@ -27,7 +30,7 @@ def test_pivot_places_rows_by_step_and_layer():
     np.testing.assert_array_equal(found["x"], np.float32([[np.nan, 3.2], [4.1, 4.2]]))
 
 
-def test_memory_is_bounded_and_the_ends_stay():
+def test_memory_is_bounded_and_the_ends_stay() -> None:
     history = small(100)
     for start in range(0, 10_000, 50):
         history.add(block(range(start, start + 50), 1.0))
@@ -40,7 +43,7 @@ def test_memory_is_bounded_and_the_ends_stay():
     assert history.steps[0] < history.stride
 
 
-def test_a_spike_survives_thinning():
+def test_a_spike_survives_thinning() -> None:
     values = np.ones(10_000)
     values[4321] = 50.0
     history = small(100)
@@ -51,7 +54,7 @@ def test_a_spike_survives_thinning():
     np.testing.assert_array_equal(history.column("lr")[:, 0], kept)
 
 
-def test_views_outlive_what_comes_later():
+def test_views_outlive_what_comes_later() -> None:
     history = small(64)
     history.add(block(range(40), 1.0))
     view = history.column("lr")

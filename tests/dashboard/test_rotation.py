@@ -6,7 +6,7 @@ from dynoscope.dashboard.rotation import Rotation
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 237])
-def test_buckets_are_plain_means(steps, chunk):
+def test_buckets_are_plain_means(steps: int, chunk: int) -> None:
     random = np.random.default_rng(steps)
     angle = random.lognormal(size=(steps, 3))
     predicted = random.lognormal(size=(steps, 3))

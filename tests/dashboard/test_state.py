@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dynoscope import open_run
@@ -6,15 +9,16 @@ from dynoscope.dashboard import state as state_module
 from dynoscope.dashboard.state import RunState
 from dynoscope.reader import Cursor
 from dynoscope.schema import TABLES
+from tests.dashboard.runs import WrittenRun
 
 
 @pytest.fixture
-def rows_read(monkeypatch):
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Rows that any cursor gave out, by table."""
     counts: dict[str, int] = {}
     poll = Cursor.poll
 
-    def counting(self, *args):
+    def counting(self: Cursor, *args: int) -> pa.Table:
         table = poll(self, *args)
         counts[self._table] = counts.get(self._table, 0) + len(table)
         return table
@@ -23,7 +27,7 @@ def rows_read(monkeypatch):
     return counts
 
 
-def assert_equals_run(state, path):
+def assert_equals_run(state: RunState, path: Path) -> None:
     run = open_run(path)
     for name in (*run.layer_names, *run.roll_ups):
         frame = run.layers(layer=name)
@@ -45,19 +49,21 @@ def assert_equals_run(state, path):
                 if column.startswith("revived"):
                     expected = np.cumsum(expected)
                 np.testing.assert_array_equal(history.column(column)[:, at], expected)
-    for name, of_name in run.scalars().groupby("name"):
+    scalars = run.scalars()
+    for name in scalars["name"].unique():
+        of_name = scalars[scalars["name"] == name]
         np.testing.assert_array_equal(state.scalars[name].steps, of_name["step"])
         np.testing.assert_array_equal(state.scalars[name].values, of_name["value"])
     np.testing.assert_array_equal(state.groups.column("lr")[:, 0], run.groups()["lr"])
 
 
-def test_first_look_equals_the_run(written):
+def test_first_look_equals_the_run(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     assert state.refresh()
     assert_equals_run(state, written.path)
 
 
-def test_refreshes_equal_a_full_read(written):
+def test_refreshes_equal_a_full_read(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
     state.columns_of("*")  # so that the cached roll-up has to grow
@@ -69,7 +75,9 @@ def test_refreshes_equal_a_full_read(written):
         assert_equals_run(state, written.path)
 
 
-def test_refresh_reads_only_what_is_new(written, rows_read):
+def test_refresh_reads_only_what_is_new(
+    written: WrittenRun, rows_read: dict[str, int]
+) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
     assert rows_read["layers"] == 40 * 3
@@ -84,7 +92,9 @@ def test_refresh_reads_only_what_is_new(written, rows_read):
     assert state.version > version
 
 
-def test_long_runs_are_taken_in_by_helpings(written, rows_read, monkeypatch):
+def test_long_runs_are_taken_in_by_helpings(
+    written: WrittenRun, rows_read: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(state_module, "ROWS", 1)
     state = RunState(open_run(written.path))
     assert not state.refresh(seconds=0)
@@ -93,7 +103,7 @@ def test_long_runs_are_taken_in_by_helpings(written, rows_read, monkeypatch):
     assert_equals_run(state, written.path)
 
 
-def test_cost_is_mean_and_share_of_the_time(written):
+def test_cost_is_mean_and_share_of_the_time(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     assert state.cost.per_step is None
     state.refresh()
@@ -103,7 +113,7 @@ def test_cost_is_mean_and_share_of_the_time(written):
     assert state.cost.share == pytest.approx(scalars["value"].sum() / elapsed)
 
 
-def test_damage_is_named(written):
+def test_damage_is_named(written: WrittenRun) -> None:
     written.end()
     (written.path / "layers/part-00000000.parquet").write_bytes(b"garbage")
     state = RunState(open_run(written.path))

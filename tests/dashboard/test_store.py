@@ -1,20 +1,25 @@
 import json
 import shutil
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from dynoscope.dashboard import store as store_module
 from dynoscope.dashboard.store import Store
+from tests.dashboard.runs import WrittenRun
+
+MakeRun = Callable[..., WrittenRun]
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look afresh at every call."""
     monkeypatch.setattr(store_module, "PAUSE", 0.0)
 
 
-def test_nothing_there_yet_then_a_run(tmp_path, make_run):
+def test_nothing_there_yet_then_a_run(tmp_path: Path, make_run: MakeRun) -> None:
     store = Store(tmp_path / "runs")
     store.scan()
     assert store.rows() == []
@@ -29,14 +34,14 @@ def test_nothing_there_yet_then_a_run(tmp_path, make_run):
     assert store.version == unchanged
 
 
-def test_a_run_itself_can_be_served(written):
+def test_a_run_itself_can_be_served(written: WrittenRun) -> None:
     store = Store(written.path)
     store.scan()
     assert store.newest() == "one"
     assert list(store.states(["one"])) == ["one"]
 
 
-def test_statuses(tmp_path, make_run):
+def test_statuses(tmp_path: Path, make_run: MakeRun) -> None:
     make_run(tmp_path / "good").end()
     make_run(tmp_path / "bad").end("failed", "ValueError: no\nmore data")
     make_run(tmp_path / "now")
@@ -62,7 +67,7 @@ def test_statuses(tmp_path, make_run):
     assert store.states(list(rows)).keys() == rows.keys() - {"foreign"}
 
 
-def test_refresh_says_whether_anything_changed(written):
+def test_refresh_says_whether_anything_changed(written: WrittenRun) -> None:
     store = Store(written.path.parent)
     store.scan()
     first = store.refresh(["one"])
@@ -73,7 +78,9 @@ def test_refresh_says_whether_anything_changed(written):
     assert store.is_live(["one"])
 
 
-def test_a_finished_run_is_left_alone(written, monkeypatch):
+def test_a_finished_run_is_left_alone(
+    written: WrittenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(written.path.parent)
     written.end()
     store.scan()
@@ -85,7 +92,7 @@ def test_a_finished_run_is_left_alone(written, monkeypatch):
     store.refresh(["one"])
 
 
-def test_the_end_of_a_run_is_read(written):
+def test_the_end_of_a_run_is_read(written: WrittenRun) -> None:
     store = Store(written.path.parent)
     store.scan()
     store.refresh(["one"])
@@ -98,7 +105,9 @@ def test_the_end_of_a_run_is_read(written):
     assert not store.is_live(["one"])
 
 
-def test_a_run_that_was_replaced_starts_afresh(written, make_run):
+def test_a_run_that_was_replaced_starts_afresh(
+    written: WrittenRun, make_run: MakeRun
+) -> None:
     store = Store(written.path.parent)
     store.scan()
     store.refresh(["one"])
@@ -111,7 +120,9 @@ def test_a_run_that_was_replaced_starts_afresh(written, make_run):
     assert len(store.states(["one"])["one"].layers) == 3
 
 
-def test_only_so_many_runs_stay_in_memory(tmp_path, make_run, monkeypatch):
+def test_only_so_many_runs_stay_in_memory(
+    tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "LOADED", 2)
     for name in "abc":
         make_run(tmp_path / name).write(2)
@@ -122,7 +133,7 @@ def test_only_so_many_runs_stay_in_memory(tmp_path, make_run, monkeypatch):
     assert store.states(["a"])["a"] is not first
 
 
-def test_pages_share_one_state(written):
+def test_pages_share_one_state(written: WrittenRun) -> None:
     store = Store(written.path.parent)
     store.scan()
     threads = [threading.Thread(target=store.refresh, args=(["one"],)) for _ in "1234"]
@@ -133,7 +144,7 @@ def test_pages_share_one_state(written):
     assert len(store.states(["one"])["one"].layers) == 40
 
 
-def test_a_manifest_that_lacks_something_is_named(tmp_path):
+def test_a_manifest_that_lacks_something_is_named(tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "run.json").write_text(json.dumps({"schema_version": 1}))
     store = Store(tmp_path)
