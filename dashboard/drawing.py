@@ -19,6 +19,7 @@ from dynoscope.dashboard.plots import (
     lr_plot,
     scalar_plot,
 )
+from dynoscope.dashboard.state import CUMULATIVE
 from dynoscope.dashboard.store import Store
 from dynoscope.dashboard.theme import scheme
 from dynoscope.schema import Metric, metric
@@ -92,6 +93,7 @@ def _register_map(app: Dash, store: Store) -> None:
     @app.callback(
         Output(_figure("map"), "data"),
         Output(MAP, "style"),
+        Output("map-about", "children"),
         Output("map-note", "children"),
         Output("map-run", "children"),
         _SELECTION,
@@ -105,12 +107,13 @@ def _register_map(app: Dash, store: Store) -> None:
     ) -> Any:
         states = store.states(selection)
         if not states:
-            return (no_update,) * 4
+            return (no_update,) * 5
         run, state = next(iter(states.items()))
         drawn = rotation_map(state, layer, scheme(theme))
         wanted = {"height": drawn.height}
         name = run if len(states) > 1 else ""
-        return drawn.figure, wanted if wanted != style else no_update, drawn.note, name
+        height = wanted if wanted != style else no_update
+        return drawn.figure, height, drawn.about, drawn.note, name
 
 
 def _register_layer(app: Dash, store: Store) -> None:
@@ -189,6 +192,8 @@ def _latest(name: Any, kind: str = "page") -> dict[str, Any]:
 
 def _title(name: str, entry: Metric) -> str:
     title = f"{entry.label} [{entry.unit}]" if entry.unit else entry.label
+    if name in CUMULATIVE:
+        return f"{entry.label} so far [{entry.unit}]"
     return f"neurons: {title}" if name.startswith(NEURONS) else title
 
 

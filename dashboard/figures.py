@@ -176,11 +176,11 @@ def _remark(text: str, scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def shortened(name: str, most: int = 24) -> str:
+def shortened(name: str, most: int = 20) -> str:
     """A name cut from the left, where layers' names are alike.
 
     >>> shortened("transformer.h.11.mlp.c_fc.weight", 20)
-    '….11.mlp.c_fc.weight'
+    '…11.mlp.c_fc.weight'
     >>> shortened("0.weight")
     '0.weight'
     """

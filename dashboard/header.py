@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import html
 
 from dynoscope.dashboard.figures import number
@@ -25,7 +24,7 @@ def run_header(states: States, entries: dict[str, Entry], scheme: Scheme) -> lis
 
 def unreadable_header(entry: Entry) -> Any:
     """Why a run cannot be shown."""
-    return _alert(f"{entry.key} cannot be read", [entry.row["note"]], "red")
+    return _notice(f"{entry.key} cannot be read", [entry.row["note"]], "bad")
 
 
 def _strip(key: str, state: RunState, entry: Entry, color: str) -> Any:
@@ -41,11 +40,11 @@ def _strip(key: str, state: RunState, entry: Entry, color: str) -> Any:
     children = [title, html.Div(_facts(state, row), className="facts")]
     if row["status"] == "failed":
         children.append(
-            _alert("Training ended with an exception", [row["note"]], "red")
+            _notice("Training ended with an exception", [row["note"]], "bad")
         )
     problems = [*row["problems"], *_damage(state, row)]
     if problems:
-        children.append(_alert("What went wrong besides training", problems, "orange"))
+        children.append(_notice("What went wrong besides training", problems, "odd"))
     return html.Div(children, className="strip")
 
 
@@ -102,11 +101,8 @@ def _cost(state: RunState) -> str:
     return words if share is None else f"{words}, {share:.1%} of the time"
 
 
-def _alert(title: str, lines: list[str], color: str) -> Any:
-    return dmc.Alert(
-        [html.Div(line, className="wrap") for line in lines],
-        title=title,
-        color=color,
-        variant="light",
-        className="alert",
+def _notice(title: str, lines: list[str], kind: str) -> Any:
+    return html.Div(
+        [html.Strong(title), *(html.Div(line, className="wrap") for line in lines)],
+        className=f"notice {kind}",
     )

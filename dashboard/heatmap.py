@@ -15,7 +15,18 @@ __all__ = ["CLIP", "RotationMap", "rotation_map"]
 CLIP: Final = 3.0
 """The colour scale ends at 2**-CLIP and 2**CLIP."""
 
-TICKS: Final = ["≤ 1/8", "1/4", "1/2", "1x", "2x", "4x", "≥ 8x"]
+TICKS: Final = ["≤1/8", "1/4", "1/2", "1x", "2x", "4x", "≥8x"]
+_RATIO: Final = (
+    "How far each layer turned per step, over what theory expects in equilibrium. "
+    "Neutral (1x) is good: the layer turns as its learning rate and weight decay say. "
+    "Orange turns too fast, blue too slowly; colours end at 1/8 and 8x. "
+    "Click a row to see that layer below."
+)
+_ANGLE: Final = (
+    "How far each layer turned per step. Good: layers of a kind turn alike, and no "
+    "faster than the learning rate lets them. Bad: single rows that stand out, or a "
+    "map that never calms down. Click a row to see that layer below."
+)
 HOVER: Final = "%{{y}}<br>around step %{{x:.0f}}<br><b>{}</b><extra></extra>"
 ROW_HEIGHT: Final = 22
 HEIGHTS: Final = (220, 820)
@@ -26,6 +37,7 @@ class RotationMap(NamedTuple):
     """The map and what has to be said about it."""
 
     figure: Figure
+    about: str
     note: str
     height: int
 
@@ -67,12 +79,13 @@ def rotation_map(state: RunState, layer: str | None, scheme: Scheme) -> Rotation
         },
         hovermode="closest",
         annotations=_labels(names, height, scheme),
-        margin={"l": 12 + 7 * max(len(shortened(name)) for name in names), "r": 0},
+        margin={"l": 12 + 7 * max(len(shortened(name)) for name in names), "r": 14},
         shapes=_frame(names, layer, scheme),
         uirevision=str(state.run.path),
     )
     note = _note(state, ratio, has_prediction, width)
-    return RotationMap({"data": [trace], "layout": layout}, note, height)
+    about = _RATIO if has_prediction else _ANGLE
+    return RotationMap({"data": [trace], "layout": layout}, about, note, height)
 
 
 def _ratio(ratio: np.ndarray, scheme: Scheme) -> dict[str, Any]:
@@ -104,7 +117,7 @@ def _angles(measured: np.ndarray) -> dict[str, Any]:
         "colorscale": SEQUENTIAL,
         "colorbar": {
             "tickvals": ticks.tolist(),
-            "ticktext": [f"{10**tick:.1e}" for tick in ticks],
+            "ticktext": [f"{10**tick:.2g}" for tick in ticks],
         },
         "hovertemplate": HOVER.format(f"%{{customdata:.3g}} {unit}"),
     }

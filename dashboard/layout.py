@@ -22,12 +22,6 @@ import dynoscope
 with dynoscope.watch(model, optimizer, run="{run}") as scope:
     ...  # your training loop; scope.log(loss=loss) adds a curve"""
 
-_MAP: Final = (
-    "How far each layer turned per step, over what theory expects in equilibrium. "
-    "Neutral (1x) is good: the layer turns as its learning rate and weight decay say. "
-    "Orange turns too fast, blue too slowly; colours end at 1/8 and 8x. "
-    "Click a row to see that layer below."
-)
 _LAYER: Final = (
     "Solid is measured, dashed is predicted, the shaded band spans 5-95 % of the "
     "layer's neurons. Good: solid settles on dashed and the band is narrow. "
@@ -126,7 +120,7 @@ def _map() -> Any:
                 [html.H3("Rotation against theory"), html.Span(id="map-run")],
                 className="head",
             ),
-            html.P(_MAP),
+            html.P(id="map-about"),
             html.P(id="map-note", className="note"),
             graph("page", "map", 320),
         ],

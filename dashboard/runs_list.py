@@ -26,49 +26,54 @@ GRID_COLORS: Final = {
 """The page's own colours, so that both schemes need no second theme."""
 
 
+COLUMNS: Final = [
+    {
+        "field": "id",
+        "headerName": "Run",
+        "flex": 1,
+        "minWidth": 110,
+        "cellRenderer": "RunName",
+        "tooltipField": "id",
+    },
+    {
+        "field": "status",
+        "width": 104,
+        "cellRenderer": "RunStatus",
+        "tooltipField": "note",
+    },
+    {
+        "field": "step",
+        "width": 86,
+        "cellRenderer": "RunStep",
+        "type": "rightAligned",
+    },
+]
+
+OPTIONS: Final = {
+    "theme": {"function": f"themeQuartz.withParams({json.dumps(GRID_COLORS)})"},
+    "rowHeight": 54,
+    "headerHeight": 34,
+    "animateRows": False,
+    "rowSelection": {
+        "mode": "multiRow",
+        "enableClickSelection": True,
+        "headerCheckbox": False,
+    },
+    "selectionColumnDef": {"width": 38, "pinned": None},
+    "tooltipShowDelay": 200,
+    "suppressNoRowsOverlay": True,
+}
+
+
 def runs_list(rows: list[dict[str, Any]]) -> Any:
     """The list; a click shows a run, ticks lay several over each other."""
     grid = dag.AgGrid(
         id="runs",
         rowData=rows,
         getRowId="params.data.id",
-        columnDefs=[
-            {
-                "field": "id",
-                "headerName": "Run",
-                "flex": 1,
-                "minWidth": 110,
-                "cellRenderer": "RunName",
-                "tooltipField": "id",
-            },
-            {
-                "field": "status",
-                "width": 104,
-                "cellRenderer": "RunStatus",
-                "tooltipField": "note",
-            },
-            {
-                "field": "step",
-                "width": 86,
-                "cellRenderer": "RunStep",
-                "type": "rightAligned",
-            },
-        ],
+        columnDefs=COLUMNS,
         defaultColDef={"sortable": True, "resizable": False, "suppressMovable": True},
-        dashGridOptions={
-            "theme": {"function": f"themeQuartz.withParams({json.dumps(GRID_COLORS)})"},
-            "rowHeight": 54,
-            "headerHeight": 34,
-            "animateRows": False,
-            "rowSelection": {
-                "mode": "multiRow",
-                "enableClickSelection": True,
-                "headerCheckbox": False,
-            },
-            "selectionColumnDef": {"width": 38, "pinned": None},
-            "tooltipShowDelay": 200,
-            "suppressNoRowsOverlay": True,
-        },
+        dashGridOptions=OPTIONS,
         style=grid_style(len(rows)),
         className="runs-grid",
     )

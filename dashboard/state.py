@@ -19,7 +19,7 @@ from dynoscope.reader.rollup import (
     roll_ups_of,
 )
 
-__all__ = ["COST", "RunState"]
+__all__ = ["COST", "CUMULATIVE", "RunState"]
 
 COST: Final = "dynoscope/hook_seconds"
 """The scalar that holds what the hooks cost the training thread."""
@@ -30,7 +30,8 @@ ROWS: Final = 1 << 17
 ROLL_UPS: Final = 4
 """Roll-ups whose curves are kept."""
 
-_CUMULATIVE: Final = ("revived", "revived_k1", "revived_k5")
+CUMULATIVE: Final = ("revived", "revived_k1", "revived_k5")
+"""Columns of `normalization` of which the sum so far is kept."""
 
 
 class RunState:
@@ -167,7 +168,7 @@ class RunState:
     def _counted_up(self, block: Block) -> Block:
         """Revivals so far, in place of those of each step."""
         counted = dict(block)
-        for name in _CUMULATIVE:
+        for name in CUMULATIVE:
             total = self._revived.get(name, 0) + np.cumsum(block[name], axis=0)
             counted[name], self._revived[name] = total, total[-1]
         return counted

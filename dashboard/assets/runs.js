@@ -14,7 +14,7 @@ window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {};
   const functions = window.dashAgGridComponentFunctions;
 
   functions.RunName = ({ data }) =>
-    two(data.id, data.model);
+    two(data.id, data.model, { title: data.id });
 
   functions.RunStatus = ({ data }) =>
     two(

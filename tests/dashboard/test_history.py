@@ -27,7 +27,9 @@ def test_pivot_places_rows_by_step_and_layer() -> None:
     })  # fmt: skip
     found = pivot(rows, "layer", ["a", "b"])
     assert found["step"].tolist() == [3, 4]
-    np.testing.assert_array_equal(found["x"], np.float32([[np.nan, 3.2], [4.1, 4.2]]))
+    np.testing.assert_array_equal(
+        found["x"], np.array([[np.nan, 3.2], [4.1, 4.2]], np.float32)
+    )
 
 
 def test_memory_is_bounded_and_the_ends_stay() -> None:
