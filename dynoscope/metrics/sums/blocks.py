@@ -27,20 +27,26 @@ class Block(Protocol):
 
 
 class Stack:
-    """Small layers of one size as the rows of a matrix; a column each."""
+    """Small layers as the rows of a matrix, shorter ones padded by 0: a column each.
+
+    Zeros change no sum and no maximum. Layers with rows of their own are of one
+    shape, and need no padding.
+    """
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
+        self._sizes = [parameter.numel() for parameter in self._parameters]
         self.sums, row_sums, self._channels = pack.claim(specs)
         self._with_channels = sum(spec.channels for spec in specs)  # they come first
-        size = specs[0].parameter.numel()
-        self._unit_length = specs[0].row_length or size
+        width = max(self._sizes)
+        self._unit_length = specs[0].row_length or width
         self._unit_sums = row_sums if specs[0].rows else unit_rows(self.sums)
-        self._inputs = self.sums.new_zeros(3, len(specs), size)
+        self._inputs = self.sums.new_zeros(3, len(specs), width)
         self._old, self._grad, self._momentum = self._inputs
         self._products = torch.empty_like(self._inputs)
-        self._update, self._product = torch.empty_like(self._inputs[:2])
-        self._absent = self.sums.new_zeros(size)
+        self._update, self._product = torch.zeros_like(self._inputs[:2])
+        buffers = (self._old, self._grad, self._momentum, self._update)
+        self._slots = {id(buffer): self._cut(buffer) for buffer in buffers}
 
     def before(self, grads: Tensors, momenta: Tensors) -> None:
         """See `Block`."""
@@ -68,14 +74,24 @@ class Stack:
         self.sums[Sum.MOVED].copy_(torch.count_nonzero(update, 1))
         if kept := self._with_channels:
             for row, x in enumerate((grad, old, update)):
-                self._channels[row].copy_(x[:kept].view(-1))
+                torch.cat(self._slots[id(x)][:kept], out=self._channels[row])
+
+    def _cut(self, buffer: Tensor) -> list[Tensor]:
+        """One view per layer of its part of a buffer."""
+        return [row[:size] for row, size in zip(buffer, self._sizes, strict=True)]
 
     def _fill(self, buffer: Tensor, tensors: Tensors) -> None:
-        flats = [
-            self._absent if x is None else flat(x, like)
-            for x, like in zip(tensors, self._parameters, strict=True)
-        ]
-        torch.stack(flats, out=buffer)
+        slots, flats = [], []
+        for slot, x, like in zip(
+            self._slots[id(buffer)], tensors, self._parameters, strict=True
+        ):
+            if x is None:
+                slot.zero_()
+            else:
+                slots.append(slot)
+                flats.append(flat(x, like))
+        if flats:
+            torch._foreach_copy_(slots, flats)
 
     def _dot(self, a: Tensor, b: Tensor, row: Sum) -> None:
         torch.sum(torch.mul(a, b, out=self._product), 1, out=self.sums[row])

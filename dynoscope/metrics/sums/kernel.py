@@ -85,8 +85,7 @@ def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     """Indices of the layers that are summed together."""
     groups: dict[Hashable, list[int]] = collections.defaultdict(list)
     for i, spec in enumerate(specs):
-        key = (spec.parameter.device, spec.row_length, spec.parameter.numel())
-        groups[key if spec.is_small else i].append(i)
+        groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Hashable
 from typing import Final
 
 from torch import Tensor
@@ -15,6 +16,9 @@ PIECE: Final = 1 << 18
 
 SMALL: Final = 1 << 15
 """Layers of up to this many elements are stacked with others of their shape."""
+
+VECTOR: Final = 1 << 11
+"""Biases and the like of up to this many elements are stacked whatever their size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,13 @@ class Spec:
     def is_small(self) -> bool:
         """Whether it is stacked with others, not cut into pieces."""
         return self.channels or self.parameter.numel() <= SMALL
+
+    @property
+    def likeness(self) -> tuple[Hashable, ...]:
+        """Small layers alike in this are stacked: vectors, and matrices of a shape."""
+        numel = self.parameter.numel()
+        size = 0 if not self.rows and numel <= VECTOR else numel
+        return (self.parameter.device, self.row_length, size)
 
     @property
     def row_length(self) -> int:
