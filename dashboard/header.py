@@ -80,7 +80,12 @@ def _hyperparameters(manifest: dict[str, Any]) -> str:
     groups = manifest["optimizer"]["hyperparameters"]
     words = []
     for name in ("lr", "weight_decay"):
-        values = {group.get(name) for group in groups if name in group}
+        # A scheduler has changed lr already when a run starts, and keeps the first.
+        values = {
+            group.get(f"initial_{name}", group[name])
+            for group in groups
+            if name in group
+        }
         if len(values) == 1 and isinstance(value := values.pop(), int | float):
             words.append(f"{name} {value:g}")
     return f" ({', '.join(words)})" if words else ""
