@@ -117,8 +117,13 @@ def start(
         browser: whether to open the page.
 
     Raises:
-        DynoscopeError: the port cannot be had; the message says what to do.
+        DynoscopeError: the port cannot be had, or `runs` is a file; the message
+            says what to do.
     """
+    if Path(runs).exists() and not Path(runs).is_dir():
+        raise DynoscopeError(
+            f"{runs} is not a folder: pass a run's folder, or one with runs in it"
+        )
     app = build_app(runs)
     try:
         # Bound here: werkzeug would print its own advice on a busy port, and exit.
@@ -146,17 +151,7 @@ def serve(
     port: int = 8050,
     browser: bool = True,
 ) -> None:
-    """Serve the dashboard until Ctrl-C.
-
-    Args:
-        runs: a run, or a folder of runs; it may come into being later.
-        host: address to bind to.
-        port: port; 0 picks a free one.
-        browser: whether to open the page.
-
-    Raises:
-        DynoscopeError: the port cannot be had; the message says what to do.
-    """
+    """Serve the dashboard until Ctrl-C; see `start`."""
     server = start(runs, host=host, port=port, browser=browser)
     print(f"dynoscope: {runs} at {server.url} (Ctrl-C ends)", flush=True)
     try:

@@ -1,8 +1,6 @@
 """All runs below a folder, shared by every open page."""
 
-import contextlib
 import dataclasses
-import os
 import threading
 import time
 import uuid
@@ -12,7 +10,7 @@ from typing import Any, Final
 
 from dynoscope.dashboard.state import RunState
 from dynoscope.errors import RunNotFoundError
-from dynoscope.reader import Run, open_run
+from dynoscope.reader import Run, open_run, run_folders
 from dynoscope.schema.folder import MANIFEST
 
 __all__ = ["Entry", "Store"]
@@ -156,7 +154,7 @@ class Store:
         return state
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
-        for path in _runs_below(self.folder):
+        for path in run_folders(self.folder):
             below = path.relative_to(self.folder).as_posix()
             yield (self.folder.resolve().name if below == "." else below), path
 
@@ -218,18 +216,3 @@ def _unreadable(key: str, error: Exception, stamp: int) -> dict[str, Any]:
 def _created(manifest: Any) -> float:
     created: float = manifest["created"]
     return created
-
-
-def _runs_below(folder: Path) -> Iterator[Path]:
-    """Folders with a manifest; those inside a run are not looked into."""
-    if (folder / MANIFEST).exists():
-        yield folder
-        return
-    with contextlib.suppress(OSError), os.scandir(folder) as children:
-        below = sorted(
-            child.name
-            for child in children
-            if child.is_dir() and not child.name.startswith(".")
-        )
-        for name in below:
-            yield from _runs_below(folder / name)

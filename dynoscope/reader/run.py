@@ -1,29 +1,23 @@
 """One run, as pandas frames."""
 
-import json
 import os
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynoscope.errors import DynoscopeError, DynoscopeWarning, RunNotFoundError
+from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.reader.files import read_table
+from dynoscope.reader.manifest import is_gone, read_manifest
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
-from dynoscope.schema import SCHEMA_VERSION, TABLES
-from dynoscope.schema.folder import MANIFEST
-from dynoscope.schema.process import Writer
+from dynoscope.schema import TABLES
 
-__all__ = ["Run", "find_runs", "open_run"]
-
-SILENT_SECONDS: Final = 60.0
-"""A writer on another host that was not heard of for this long is gone."""
+__all__ = ["Run", "open_run"]
 
 Names: TypeAlias = str | Sequence[str] | None
 Steps: TypeAlias = int | slice | range | tuple[int, int] | None
@@ -40,7 +34,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._manifest = _read_manifest(path)
+        self._manifest = read_manifest(path)
 
     def __repr__(self) -> str:
         """Path and status."""
@@ -54,7 +48,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """All of `run.json`, as it is now."""
-        self._manifest = _read_manifest(self.path)
+        self._manifest = read_manifest(self.path)
         return self._manifest
 
     @property
@@ -67,7 +61,7 @@ class Run:
     def status(self) -> str:
         """`running`, `finished`, `failed`, or `lost` (its process is gone)."""
         manifest = self.manifest
-        if manifest["status"] != "running" or not _is_gone(manifest):
+        if manifest["status"] != "running" or not is_gone(manifest):
             return str(manifest["status"])
         # It may have ended well between the two looks.
         status = str(self.manifest["status"])
@@ -211,59 +205,6 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         RunNotFoundError: there is no readable run; the message says why.
     """
     return Run(Path(path))
-
-
-def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
-    """All runs in a folder and its subfolders, the folder itself included.
-
-    Folders that cannot be read as runs are passed over with a warning.
-    """
-    return list(_find(Path(folder)))
-
-
-def _find(folder: Path) -> Iterator[Run]:
-    if (folder / MANIFEST).exists():
-        try:
-            yield open_run(folder)
-        except RunNotFoundError as error:
-            warnings.warn(str(error), DynoscopeWarning, stacklevel=3)
-        return
-    if folder.is_dir():
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and not child.name.startswith("."):
-                yield from _find(child)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
-    except OSError as error:
-        what = "does not exist" if not path.exists() else f"has no readable {MANIFEST}"
-        raise RunNotFoundError(
-            f"{path} {what} ({type(error).__name__}): "
-            "pass the folder that dynoscope.watch(run=...) wrote"
-        ) from None
-    try:
-        manifest = json.loads(text)
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise RunNotFoundError(
-            f"{path / MANIFEST} is not a dynoscope manifest"
-        ) from None
-    if version > SCHEMA_VERSION:
-        raise RunNotFoundError(
-            f"{path} was written by a newer dynoscope (schema {version}, this one "
-            f"reads up to {SCHEMA_VERSION}): pip install --upgrade dynoscope"
-        )
-    content: dict[str, Any] = manifest
-    return content
-
-
-def _is_gone(manifest: dict[str, Any]) -> bool:
-    gone = Writer(**manifest["writer"]).is_gone()
-    if gone is None:
-        return bool(time.time() - manifest["heartbeat"] > SILENT_SECONDS)
-    return gone
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:
