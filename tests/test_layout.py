@@ -65,7 +65,12 @@ def test_a_wheel_brings_only_dynoscope(tmp_path: Path) -> None:
     (wheel,) = (copy / "wheel").glob("*.whl")
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dynoscope"}
-    for needed in ("hooks/watcher.py", "dashboard/assets/style.css", "py.typed"):
+    for needed in (
+        "hooks/watcher.py",
+        "dashboard/assets/style.css",
+        "dashboard/assets/runs.js",
+        "py.typed",
+    ):
         assert f"dynoscope/{needed}" in names
 
 
