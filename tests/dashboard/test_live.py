@@ -10,22 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from dynoscope import open_run
 from dynoscope.dashboard.theme import SCHEMES
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SERVER = """
 import sys
 from dynoscope.dashboard import start
@@ -104,16 +93,6 @@ class Watched(NamedTuple):
 def plot_id(name: dict[str, str]) -> str:
     """The id of a plot's element: dash spells a pattern as JSON, keys sorted."""
     return json.dumps({**name, "type": "plot"}, separators=(",", ":"), sort_keys=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"needs a browser: apt-get install chromium ({CHROMIUM})")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from dynoscope.dashboard.report import write_report
 from dynoscope.diff import Diff, diff
@@ -11,14 +11,6 @@ from dynoscope.diff.phrases import change, number, rows_of
 from dynoscope.errors import DynoscopeError
 from tests.diff.runs import adamw, lion, record
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "</script><script>document.title='no'</script><b>&amp;"
 
 
@@ -34,16 +26,6 @@ def report(found: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(found, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=ARGUMENTS
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=["light-1280", "dark-420"])
