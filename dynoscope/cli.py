@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
+from dynoscope import __version__
 from dynoscope.errors import DynoscopeError
 
 __all__ = ["main"]
 
 app = typer.Typer(
-    help="See how the optimizer is really moving the weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -22,6 +22,22 @@ app = typer.Typer(
 Runs = Annotated[Path, typer.Argument(help="A run, or a folder of runs.")]
 Port = Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")]
 Host = Annotated[str, typer.Option(help="Address to bind to.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dynoscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say it."),
+    ] = False,
+) -> None:
+    """See how the optimizer is really moving the weights."""
 
 
 @contextlib.contextmanager

@@ -79,6 +79,13 @@ def test_errors_are_one_line(command: str, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_the_version_is_said() -> None:
+    done = subprocess.run(
+        [*DYNOSCOPE, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"dynoscope {dynoscope.__version__}\n"
+
+
 def test_dash_serves_until_ctrl_c(demo: tuple[Path, str]) -> None:
     runs, _ = demo
     with subprocess.Popen(
