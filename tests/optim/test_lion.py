@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
-import dynoscope.optim
 from dynoscope.optim import Lion
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 1, 1), (0, 4), (5, 1)]
@@ -60,10 +59,6 @@ def assert_same_bits(
     ):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
-
-
-def test_public_names_are_all() -> None:
-    assert sorted(dynoscope.optim.__all__) == dynoscope.optim.__all__ == ["Lion"]
 
 
 class TestRecursion:

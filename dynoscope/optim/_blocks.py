@@ -1,0 +1,132 @@
+"""Norms and products of blocks: tensors, their rows, or many tensors as one.
+
+Every function takes a list of tensors and gives back one entry a tensor, which
+broadcasts to it: a number for a block of one or many tensors, a column for rows.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "PER",
+    "Per",
+    "dots",
+    "inverse",
+    "joint",
+    "normalize",
+    "norms",
+    "numels",
+    "widened",
+]
+
+Per: TypeAlias = Literal["group", "row", "tensor"]
+PER: tuple[Per, ...] = get_args(Per)
+
+
+def widened(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, those of 16 bits in float32, so that a factor keeps its digits."""
+    return [
+        tensor.float() if torch.finfo(tensor.dtype).bits < 32 else tensor
+        for tensor in tensors
+    ]
+
+
+def norms(tensors: Sequence[Tensor], per: Per, *, wide: bool = True) -> list[Tensor]:
+    """2-norm of every block, in the tensors' unit.
+
+    The squares are summed in float64 (float32 on mps), where no float32 over- or
+    underflows; or, quicker, in the tensors' own dtype if not `wide`.
+    """
+    if per == "row":
+        return [
+            torch.linalg.vector_norm(
+                tensor,
+                dim=_row_dims(tensor),
+                keepdim=True,
+                dtype=_sum_dtype(tensor, wide=wide),
+            )
+            for tensor in tensors
+        ]
+    if not tensors:
+        return []
+    if wide and all(tensor.is_cpu for tensor in tensors):
+        parts = [_cpu_norm(tensor) for tensor in tensors]
+    else:
+        dtype = _sum_dtype(tensors[0], wide=wide)
+        parts = list(torch._foreach_norm(tuple(tensors), 2, dtype=dtype))
+    return parts if per == "tensor" else joint(parts)
+
+
+def joint(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Norm of all tensors as one, from the norm of each; one entry for each."""
+    if not parts:
+        return []
+    home = parts[0].device
+    whole = torch.linalg.vector_norm(torch.stack([part.to(home) for part in parts]))
+    return [whole.to(part.device) for part in parts]
+
+
+def _cpu_norm(tensor: Tensor) -> Tensor:
+    """Norm in float64 by way of the last dimension, which spares a wide copy."""
+    lines: Tensor = torch.linalg.vector_norm(
+        tensor, dim=(-1,) if tensor.ndim else (), dtype=torch.float64
+    )
+    norm: Tensor = torch.linalg.vector_norm(lines)
+    return norm
+
+
+def dots(left: Sequence[Tensor], right: Sequence[Tensor], per: Per) -> list[Tensor]:
+    """Inner product of every block, in the dtype of the tensors."""
+    pairs = zip(left, right, strict=True)
+    if per == "row":
+        return [(a * b).sum(_row_dims(a), keepdim=True) for a, b in pairs]
+    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in pairs]
+    if per == "tensor" or not parts:
+        return parts
+    whole = torch.stack([part.to(parts[0]) for part in parts]).sum()
+    return [whole.to(part) for part in parts]
+
+
+def numels(tensors: Sequence[Tensor], per: Per) -> list[int]:
+    """Number of elements of every block."""
+    if per == "row":
+        return [
+            math.prod(tensor.shape[1:]) if tensor.ndim > 1 else tensor.numel()
+            for tensor in tensors
+        ]
+    each = [tensor.numel() for tensor in tensors]
+    return each if per == "tensor" else [sum(each)] * len(each)
+
+
+def normalize(
+    tensors: Sequence[Tensor], per: Per, *, least: float = 0.0, wide: bool = True
+) -> None:
+    """Scale every block, in place, to a root mean square of 1.
+
+    A block becomes 0 if its root mean square is at most `least`, or too small for
+    its inverse to be a number (1e-38 in float32). `wide` is that of `norms`.
+    """
+    sizes, counts = norms(tensors, per, wide=wide), numels(tensors, per)
+    for tensor, norm, numel in zip(tensors, sizes, counts, strict=True):
+        tensor.mul_(inverse(norm / math.sqrt(max(numel, 1)), tensor, least=least))
+
+
+def inverse(size: Tensor, like: Tensor, *, least: float = 0.0) -> Tensor:
+    """1 / size in the dtype of `like`, 0 where the size is too small for it."""
+    least = max(least, torch.finfo(like.dtype).tiny)
+    return torch.where(size > least, size.reciprocal(), 0.0).to(like.dtype)
+
+
+def _row_dims(tensor: Tensor) -> tuple[int, ...]:
+    """All dimensions but the output's; a vector or a number is a single row."""
+    return tuple(range(1 if tensor.ndim > 1 else 0, tensor.ndim))
+
+
+def _sum_dtype(tensor: Tensor, *, wide: bool) -> torch.dtype | None:
+    if wide and tensor.device.type != "mps":
+        return torch.float64
+    return None
