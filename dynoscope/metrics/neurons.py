@@ -7,6 +7,7 @@ A neuron is an output row: index i of the weight's first dimension, all of
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.turning import Turning, angle
@@ -49,13 +50,13 @@ def statistics(values: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def summarize(rows: FloatArray, row_length: int) -> dict[str, FloatArray]:
-    """All neuron metrics of one layer by name.
+def summarize(rows: FloatArray, row_length: npt.ArrayLike) -> dict[str, FloatArray]:
+    """All neuron metrics of some layers by name, shape (...).
 
     Args:
-        rows: its row sums in the order of `measurement.UNIT_SUMS`, shape
+        rows: row sums in the order of `measurement.UNIT_SUMS`, shape
             (..., 3, rows), float64.
-        row_length: weights in a row.
+        row_length: weights in a row, broadcast against (..., rows).
     """
     turning = Turning(*np.moveaxis(rows, -2, 0))
     norms = statistics(np.sqrt(turning.weight_sq))

@@ -11,11 +11,12 @@ from dynoscope.measurement import (
     FloatArray,
     GroupState,
     Host,
+    Layer,
     Measurement,
     Subject,
 )
 from dynoscope.metrics.derive import LayerSums, derive
-from dynoscope.metrics.neurons import summarize
+from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.metrics.normalization import MomentumTracer
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.schema import TABLES
@@ -43,7 +44,7 @@ class TableBuilder:
         self._names = pa.array([layer.name for layer in subject.layers])
         self.predictor = Predictor(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
-        self._row_ends = np.cumsum([layer.rows for layer in self._with_rows])[:-1]
+        self._row_groups = _group_by_rows(self._with_rows)
         counts = [c.channels for c in subject.normalization]
         self._channel_layer = np.repeat(
             [c.layer for c in subject.normalization], counts
@@ -106,19 +107,18 @@ class TableBuilder:
 
     def _neurons(self, steps: FloatArray, hosts: Sequence[Host]) -> Columns:
         rows = np.stack([host.rows for host in hosts])
-        parts = np.split(rows, self._row_ends, axis=-1)
-        by_layer = [
-            summarize(part, layer.numel // layer.rows)
-            for part, layer in zip(parts, self._with_rows, strict=True)
-        ]
+        shape = (len(hosts), len(self._with_rows))
+        columns = {name: np.empty(shape) for name in NEURON_METRICS}
+        # Layers with equally many rows go together: the calls cost, not the numbers.
+        for members, at, row_lengths in self._row_groups:
+            found = summarize(np.moveaxis(rows[..., at], 1, -2), row_lengths)
+            for name, column in columns.items():
+                column[:, members] = found[name]
         names = pa.array([layer.name for layer in self._with_rows])
         return {
-            "step": np.repeat(steps, len(by_layer)),
+            "step": np.repeat(steps, len(self._with_rows)),
             "layer": pa.concat_arrays([names] * len(hosts)),
-            **{
-                name: np.stack([columns[name] for columns in by_layer], axis=1)
-                for name in by_layer[0]
-            },
+            **columns,
         }
 
     def _normalization(
@@ -180,6 +180,24 @@ class TableBuilder:
                 for name in TABLES["groups"].names("setting")
             },
         }
+
+
+def _group_by_rows(
+    layers: Sequence[Layer],
+) -> list[tuple[list[int], npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Layers with equally many rows: which, where their rows are, and how long."""
+    ends = np.cumsum([layer.rows for layer in layers])
+    groups: dict[int, list[int]] = {}
+    for k, layer in enumerate(layers):
+        groups.setdefault(layer.rows, []).append(k)
+    return [
+        (
+            members,
+            np.stack([np.arange(ends[k] - count, ends[k]) for k in members]),
+            np.array([[layers[k].numel // count] for k in members]),
+        )
+        for count, members in groups.items()
+    ]
 
 
 def scalar_columns(rows: Sequence[tuple[int, float, str, float]]) -> list[pa.Array]:
