@@ -267,7 +267,10 @@ def test_choices_live_in_the_address(
         expect(layer).to_have_value("* (whole model)")
         # Unticking the first leaves the other one, which takes its place.
         row = page.locator(".ag-row", has_text="second")
-        row.locator("input[type=checkbox]").click()
+        tick = row.locator("input[type=checkbox]")
+        # The list is drawn before its ticks are: a click until then would set one.
+        expect(tick).to_be_checked(timeout=WAIT)
+        tick.click()
         expect(page.locator("#header h2")).to_have_text(["first"], timeout=WAIT)
         check_last(watched, curve, folder / "first", "*")
 
