@@ -121,10 +121,10 @@ def watch(
         "every": every if isinstance(every, int) else repr(every),
     }
     recorder = Recorder(folder, watched.subject, settings, strict=strict)
+    recorder.start()  # a folder that cannot be written is said here, as it is
     failure: BaseException | None = None
     started = time.perf_counter()
     try:
-        recorder.start()
         watcher.attach(recorder)
         yield Scope(folder, watcher, recorder)
     except BaseException as error:

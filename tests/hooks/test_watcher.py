@@ -1,6 +1,7 @@
 """Hooks in the loops people write, and when something of ours breaks."""
 
 import io
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import dynoscope
 from dynoscope.metrics.sums import Kernel
 from dynoscope.recorder import recorder
 from dynoscope.recorder.journal import TableWriter
+from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.tables import TableBuilder
 from tests.networks import OPTIMIZERS, Digits, MixedNet, mixed_loss, train
 
@@ -237,6 +239,22 @@ def test_strict_raises_our_errors(
     ):
         train(model, optimizer, 6)
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_folder_that_cannot_be_written_is_said_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MixedNet()
+    optimizer = OPTIMIZERS["adamw"](model)
+    before = threading.active_count()
+    monkeypatch.setattr(Manifest, "write", break_method(Manifest, "write", after=0))
+    with (
+        pytest.raises(RuntimeError, match="injected into write"),
+        dynoscope.watch(model, optimizer, run=tmp_path / "run"),
+    ):
+        train(model, optimizer, 1)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert threading.active_count() == before
 
 
 def test_a_full_queue_skips_and_says_so(
