@@ -26,8 +26,8 @@ from dynoscope.optim import (
     Threshold,
     TopK,
 )
+from tests.optim.layers import PATHS, draw_gradients, parameters
 
-SHAPES = [(7, 5), (3,), (), (2, 3, 1, 1), (0, 4), (5, 1)]
 MAKERS: dict[str, Callable[..., Optimizer]] = {
     "Lion": Lion,
     "LionK-l1": functools.partial(LionK, k=L1()),
@@ -45,22 +45,6 @@ MAKERS: dict[str, Callable[..., Optimizer]] = {
     "SepNorm-tensor": SepNorm,
 }
 EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-PATHS = pytest.mark.parametrize("foreach", [None, True, False])
-
-
-def parameters(dtype: torch.dtype = torch.float32) -> list[Parameter]:
-    noise = torch.Generator().manual_seed(0)
-    return [
-        Parameter(torch.randn(shape, generator=noise).to(dtype)) for shape in SHAPES
-    ]
-
-
-def draw_gradients(params: list[Parameter], seed: int) -> None:
-    noise = torch.Generator().manual_seed(seed)
-    for param in params:
-        grad = torch.randn(param.shape, generator=noise)
-        # some coordinates get no gradient, as in a dead unit
-        param.grad = (grad * (grad.abs() > 0.3)).to(param.dtype)
 
 
 def train(
