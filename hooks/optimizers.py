@@ -18,6 +18,8 @@ from dynoscope.measurement import GroupState, OptimizerInfo
 __all__ = ["Adapter", "adapter_for"]
 
 Group: TypeAlias = Mapping[str, Any]
+Theory: TypeAlias = Callable[[torch.optim.Optimizer, Group], tuple[str | None, str]]
+"""Of an optimizer's group, which theory applies; else None and the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +29,16 @@ class Adapter:
     Attributes:
         momentum_key: the momentum's key in the optimizer's state, "" if none.
         keys: keys that every parameter group of this class has.
-        theory: from a group, which theory applies; else None and the reason.
+        theory: which theory applies to a group.
     """
 
     momentum_key: str
     keys: frozenset[str]
-    theory: Callable[[Group], tuple[str | None, str]]
+    theory: Theory
 
     def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
         """What a run's manifest says of the optimizer."""
-        theories = [self.theory(group) for group in optimizer.param_groups]
+        theories = [self.theory(optimizer, group) for group in optimizer.param_groups]
         return OptimizerInfo(
             name=type(optimizer).__name__,
             kinds=tuple(kind for kind, _ in theories),
@@ -106,36 +108,58 @@ def _own_step(cls: type) -> Callable[..., Any]:
 
 
 def _measuring_only(reason: str) -> Adapter:
-    return Adapter("", frozenset(), lambda group: (None, reason))
+    return Adapter("", frozenset(), lambda optimizer, group: (None, reason))
 
 
-def _sgd(group: Group) -> tuple[str | None, str]:
-    return "sgdm", ""
+def _always(kind: str) -> Theory:
+    return lambda optimizer, group: (kind, "")
 
 
-def _adam(group: Group) -> tuple[str | None, str]:
+def _adam(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
     if group["amsgrad"]:
         return None, "no theory covers the running maximum of amsgrad"
     decoupled = group.get("decoupled_weight_decay", False)
     return ("adamw" if decoupled else "adam_l2"), ""
 
 
-def _adamw(group: Group) -> tuple[str | None, str]:
-    return _adam({"decoupled_weight_decay": True, **group})
+def _adamw(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
+    return _adam(optimizer, {"decoupled_weight_decay": True, **group})
 
 
-def _lion(group: Group) -> tuple[str | None, str]:
-    return "lion", ""
+def _lionk(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
+    k = getattr(optimizer, "k", None)
+    if type(k).__name__ == "L1":
+        return "lion", ""
+    return None, f"no theory is known for LionK with {k!r}"
+
+
+def _blockwise(kind: str) -> Theory:
+    def theory(
+        optimizer: torch.optim.Optimizer, group: Group
+    ) -> tuple[str | None, str]:
+        if group["per"] == "group" and len(group["params"]) > 1:
+            return None, (
+                'per="group" shares one step among many layers; what each of them '
+                "gets of it is not predicted"
+            )
+        return kind, ""
+
+    return theory
 
 
 _ADAM_KEYS = frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"})
+_LION_KEYS = frozenset({"lr", "betas", "weight_decay"})
 _ADAPTERS: Final[Mapping[str, Adapter]] = {
     "SGD": Adapter(
         "momentum_buffer",
         frozenset({"lr", "momentum", "dampening", "nesterov", "weight_decay"}),
-        _sgd,
+        _always("sgdm"),
     ),
     "Adam": Adapter("exp_avg", _ADAM_KEYS, _adam),
     "AdamW": Adapter("exp_avg", _ADAM_KEYS, _adamw),
-    "Lion": Adapter("exp_avg", frozenset({"lr", "betas", "weight_decay"}), _lion),
+    "Lion": Adapter("exp_avg", _LION_KEYS, _always("lion")),
+    "LionK": Adapter("exp_avg", _LION_KEYS, _lionk),
+    "NormGD": Adapter("exp_avg", _LION_KEYS, _always("normgd")),
+    "OrtSepNorm": Adapter("exp_avg", _LION_KEYS | {"per"}, _blockwise("ortsepnorm")),
+    "SepNorm": Adapter("exp_avg", _LION_KEYS | {"per"}, _blockwise("sepnorm")),
 }

@@ -29,6 +29,8 @@ class Predictor:
         self._kinds = subject.optimizer.kinds
         group_of = np.array([layer.group for layer in subject.layers])
         self._members = [np.flatnonzero(group_of == g) for g in range(len(self._kinds))]
+        self._sharing = np.array([kind == "normgd" for kind in self._kinds])[group_of]
+        self._sharing_all = "excluded" not in subject.unwatched.values()
         self._effective = np.zeros(self._numel.size)
         self._weight = np.zeros(self._numel.size)
         self.problems: dict[str, None] = {}
@@ -52,6 +54,7 @@ class Predictor:
         for index, members in enumerate(self._members):
             states = [step[index] for step in groups]
             self._predict_group(index, members, states, means, columns)
+        self._share(means, columns)
         return {f"pred_{name}": column for name, column in columns.items()}
 
     def _predict_group(
@@ -85,6 +88,24 @@ class Predictor:
             return
         for name, values in columns.items():
             values[:, members] = getattr(found, name)
+
+    def _share(self, means: FloatArray, columns: dict[str, FloatArray]) -> None:
+        """Give each layer its part of what NormGD does with the whole model."""
+        sharing = self._sharing
+        if not sharing.any():
+            return
+        norm, rms = columns["weight_norm"], columns["update_rms"]
+        share = theory.normgd.update_share(means[:, sharing], norm[:, sharing])
+        if not self._sharing_all:
+            share[:] = np.nan
+            self.problems[
+                "no predicted norms: NormGD normalizes the whole model, of which some "
+                "layers are not watched"
+            ] = None
+        # No share is too small for a norm that grows for ever.
+        grows = np.isinf(norm[:, sharing])
+        norm[:, sharing] *= np.sqrt(np.where(grows, 1.0, share))
+        rms[:, sharing] *= np.sqrt(share)
 
     def _running_mean(self, values: FloatArray) -> FloatArray:
         """Exponential mean along the steps, unbiased from the first one on."""

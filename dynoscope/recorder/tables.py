@@ -21,6 +21,7 @@ from dynoscope.metrics.normalization import MomentumTracer
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
+from dynoscope.theory import DECOUPLED
 
 __all__ = ["TableBuilder", "scalar_columns"]
 
@@ -150,7 +151,7 @@ class TableBuilder:
         of_channel = self._group[self._channel_layer]
         kinds = self._subject.optimizer.kinds
         decay = [
-            s.lr * s.weight_decay if kind in ("adamw", "lion") else 0.0
+            s.lr * s.weight_decay if kind in DECOUPLED else 0.0
             for s, kind in zip(states, kinds, strict=True)
         ]
         beta = [s.momentum if np.isnan(s.beta2) else s.beta2 for s in states]

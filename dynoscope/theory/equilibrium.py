@@ -1,7 +1,7 @@
 """Front door: hyperparameters of an optimizer to its rotational equilibrium."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,10 @@ from dynoscope.errors import TheoryError
 from dynoscope.theory import adam_l2, autocorrelation, decoupled, sgdm
 from dynoscope.theory.hyperparameters import Array, Hyperparameters
 
-__all__ = ["OPTIMIZERS", "Equilibrium", "equilibrium"]
+__all__ = ["DECOUPLED", "OPTIMIZERS", "Equilibrium", "equilibrium"]
+
+DECOUPLED: Final = frozenset({"adamw", "lion", "normgd", "ortsepnorm", "sepnorm"})
+"""Optimizers whose weight decay goes past the momentum, straight to the weight."""
 
 
 class Equilibrium(NamedTuple):
@@ -51,6 +54,12 @@ def equilibrium(
     whole matrix before LayerNorm. Arguments are scalars or arrays, one value a
     group, and broadcast; those that the optimizer does not have are ignored.
 
+    Rows of one numel may be taken together as a layer: their squared norms add and
+    they turn alike. So it matters not whether "sepnorm" and "ortsepnorm" normalize
+    rows or the whole layer. "normgd" normalizes the whole model, and that is what
+    its norm and its update are of; the angle is that of every part of it, and
+    `normgd.update_share` says what part of the norm is whose.
+
     >>> prediction = equilibrium(
     ...     "adamw", numel=[64, 256], lr=1e-2, weight_decay=0.5, betas=(0.9, 0.99)
     ... )
@@ -61,12 +70,14 @@ def equilibrium(
 
     Args:
         optimizer: "adamw", "adam_l2" (torch.optim.Adam with weight_decay),
-            "sgdm" (with or without momentum) or "lion".
-        numel: number of weights in the group, C.
+            "sgdm" (with or without momentum), "lion", "sepnorm", "ortsepnorm" or
+            "normgd".
+        numel: number of weights in the group, C; any for "normgd".
         lr: learning rate, eta, per step.
         weight_decay: weight decay, lambda: dimensionless where it is decoupled, in
             the unit of loss / weight^2 for "sgdm" and "adam_l2".
-        betas: beta1 and beta2; needed by all but "sgdm".
+        betas: beta1 and beta2; needed by all but "sgdm" and
+            "ortsepnorm".
         momentum: SGD's momentum, 0 if not given.
         dampening: SGD's dampening.
         nesterov: whether SGD's momentum is Nesterov's.
@@ -84,7 +95,10 @@ def equilibrium(
     Source: Kosson et al. 2024, Table 1, with the sums of
     `dynoscope.theory.autocorrelation` in place of limits. Checked for lr *
     weight_decay from 1e-4 to 1e-2: within 2 % for "adamw" and "sgdm", 5 % for
-    "lion"; "adam_l2" within 1 % where the second moment is even, else 8 %.
+    "lion"; "adam_l2" within 1 % where the second moment is even, else 8 %. For
+    "sepnorm" and "normgd" theorems 4.2 and 4.3 of the SepNorm paper with the sum
+    that momentum brings, within .1 % without momentum and 6 % with; for
+    "ortsepnorm" theorem 4.4, within .1 %, scale-invariant or not.
     """
     if optimizer not in OPTIMIZERS:
         known = ", ".join(f"'{name}'" for name in OPTIMIZERS)
@@ -118,6 +132,24 @@ def _lion(hyper: Hyperparameters) -> Equilibrium:
     q = 1 - hyper.lr * hyper.weight_decay
     betas = hyper.require_betas("lion")
     return _decoupled(hyper, hyper.numel, autocorrelation.sign_sum(*betas, q))
+
+
+def _normgd(hyper: Hyperparameters) -> Equilibrium:
+    return _decoupled(hyper, np.ones(()), _interpolated_sum(hyper, "normgd"))
+
+
+def _sepnorm(hyper: Hyperparameters) -> Equilibrium:
+    return _decoupled(hyper, hyper.numel, _interpolated_sum(hyper, "sepnorm"))
+
+
+def _ortsepnorm(hyper: Hyperparameters) -> Equilibrium:
+    # a step at right angles to all that came before leaves no sum to be taken
+    return _decoupled(hyper, hyper.numel, np.ones(()))
+
+
+def _interpolated_sum(hyper: Hyperparameters, optimizer: str) -> Array:
+    q = 1 - hyper.lr * hyper.weight_decay
+    return autocorrelation.interpolated_sum(*hyper.require_betas(optimizer), q)
 
 
 def _decoupled(
@@ -160,5 +192,8 @@ OPTIMIZERS: dict[str, Callable[[Hyperparameters], Equilibrium]] = {
     "adam_l2": _adam_l2,
     "adamw": _adamw,
     "lion": _lion,
+    "normgd": _normgd,
+    "ortsepnorm": _ortsepnorm,
+    "sepnorm": _sepnorm,
     "sgdm": _sgdm,
 }

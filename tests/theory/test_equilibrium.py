@@ -12,11 +12,13 @@ from torch.optim import Optimizer
 
 import dynoscope.theory
 from dynoscope.errors import TheoryError
-from dynoscope.optim import Lion
+from dynoscope.optim import Lion, OrtSepNorm, SepNorm
 from dynoscope.theory import Equilibrium, equilibrium
 from tests.systems import RandomWalk
 
-OPTIMIZERS = ["adam_l2", "adamw", "lion", "sgdm"]
+OPTIMIZERS = [
+    "adam_l2", "adamw", "lion", "normgd", "ortsepnorm", "sepnorm", "sgdm"
+]  # fmt: skip
 COMPLETE: dict[str, Any] = {
     "betas": (0.9, 0.99),
     "momentum": 0.9,
@@ -56,10 +58,12 @@ class TestFrontDoor:
             assert np.count_nonzero(field) == 3
 
     def test_unknown_optimizer_names_the_known(self) -> None:
-        with pytest.raises(TheoryError, match="'adam_l2', 'adamw', 'lion', 'sgdm'"):
+        with pytest.raises(TheoryError, match=", ".join(f"'{o}'" for o in OPTIMIZERS)):
             equilibrium("adagrad", numel=1, lr=0.1, weight_decay=0)
 
-    @pytest.mark.parametrize("optimizer", ["adam_l2", "adamw", "lion"])
+    @pytest.mark.parametrize(
+        "optimizer", ["adam_l2", "adamw", "lion", "normgd", "sepnorm"]
+    )
     def test_missing_betas(self, optimizer: str) -> None:
         with pytest.raises(TheoryError, match=f"'{optimizer}' needs betas"):
             equilibrium(
@@ -216,6 +220,24 @@ class TestRandomWalk:
         hyper: dict[str, Any] = {"lr": 1e-3, "weight_decay": 5.0, "betas": (0.9, 0.99)}
         make = partial(Lion, **hyper)
         assert ratios("lion", make, hyper) == pytest.approx((1, 1), abs=0.05)
+
+    @pytest.mark.parametrize(
+        ("make", "betas", "tolerance"),
+        [
+            (SepNorm, (0.0, 0.0), 1e-3),
+            (SepNorm, (0.9, 0.99), 0.06),
+            (OrtSepNorm, (0.9, 0.99), 1e-3),
+        ],
+    )
+    def test_blocks_of_a_fixed_step(
+        self,
+        make: Callable[..., SepNorm | OrtSepNorm],
+        betas: tuple[float, float],
+        tolerance: float,
+    ) -> None:
+        hyper: dict[str, Any] = {"lr": 1e-3, "weight_decay": 5.0, "betas": betas}
+        found = ratios(make.__name__.lower(), partial(make, per="row", **hyper), hyper)
+        assert found == pytest.approx((1, 1), abs=tolerance)
 
     @pytest.mark.parametrize("weight_decay", [1e-2, 1e-1])
     def test_adam_l2_with_an_even_second_moment(self, weight_decay: float) -> None:
