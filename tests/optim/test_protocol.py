@@ -5,6 +5,7 @@ import functools
 import io
 import math
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -22,11 +23,18 @@ from dynoscope.optim import (
     Lp,
     NormGD,
     OrtSepNorm,
+    Rotational,
     SepNorm,
     Threshold,
     TopK,
 )
 from tests.optim.layers import PATHS, draw_gradients, parameters
+
+
+def rotational_lion(params: list[Parameter], **hyper: Any) -> Rotational:
+    hyper = {"weight_decay": 0.1, **hyper}
+    return Rotational(Lion(params, **hyper), center=False)
+
 
 MAKERS: dict[str, Callable[..., Optimizer]] = {
     "Lion": Lion,
@@ -40,6 +48,7 @@ MAKERS: dict[str, Callable[..., Optimizer]] = {
     "OrtSepNorm-group": functools.partial(OrtSepNorm, per="group"),
     "OrtSepNorm-row": functools.partial(OrtSepNorm, per="row"),
     "OrtSepNorm-tensor": OrtSepNorm,
+    "Rotational": rotational_lion,
     "SepNorm-group": functools.partial(SepNorm, per="group"),
     "SepNorm-row": functools.partial(SepNorm, per="row"),
     "SepNorm-tensor": SepNorm,
@@ -65,7 +74,7 @@ def test_public_names_are_all() -> None:
     defined = {
         name
         for name, value in vars(dynoscope.optim).items()
-        if isinstance(value, type) and not name.startswith("_")
+        if isinstance(value, type | FunctionType) and not name.startswith("_")
     }
     assert set(exported) == defined
 
@@ -124,6 +133,7 @@ class TestPaths:
         assert all(param.isfinite().all() for param in params)
 
     @PATHS
+    @pytest.mark.filterwarnings("ignore:a weight .* is all zeros")  # Rotational
     @pytest.mark.parametrize("size", [0.0, 1e-45, 1e-38, 1e-20, 1e20, 3e38])
     def test_finite_input_never_gives_nan(
         self, make: Callable[..., Optimizer], foreach: bool | None, size: float
@@ -322,6 +332,7 @@ class TestBadInput:
         assert len(optimizer.param_groups) == 1
 
     @PATHS
+    @pytest.mark.filterwarnings("ignore:a weight .* is all zeros")  # Rotational
     def test_sparse_gradient(
         self, make: Callable[..., Optimizer], foreach: bool | None
     ) -> None:
