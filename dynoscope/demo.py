@@ -20,7 +20,7 @@ from dynoscope.optim import Lion
 from dynoscope.reader import Run, open_run
 from dynoscope.session import watch
 
-__all__ = ["DigitsNet", "run_demo"]
+__all__ = ["DigitsNet", "digits", "run_demo"]
 
 STEPS: Final = 2000
 BATCH: Final = 64
@@ -77,7 +77,7 @@ def run_demo(runs: Path, *, host: str, port: int, serve: bool, browser: bool) ->
         browser: whether to open a browser.
     """
     console = Console()
-    data = _digits()
+    data = digits()
     server = start(runs, host=host, port=port, browser=browser)
     try:
         console.print(f"Dashboard: [bold]{server.url}[/bold]  (live while it trains)")
@@ -109,7 +109,7 @@ def _conv(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
 
 
-def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """8x8 images of handwritten digits: train images and labels, then held out."""
     try:
         from sklearn.datasets import load_digits
