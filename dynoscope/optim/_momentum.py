@@ -21,6 +21,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from dynoscope.optim._shards import Layout, aligned, layout, local
+
 __all__ = ["Batch", "InterpolatedMomentum"]
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -108,18 +110,26 @@ class InterpolatedMomentum(Optimizer, ABC):
             state["exp_avg"] = torch.zeros_like(
                 param, memory_format=torch.preserve_format
             )
-        slot = _Slot(param, grad, state["exp_avg"])
-        if param.is_complex():
-            return _Slot(*(torch.view_as_real(tensor) for tensor in slot))
-        return slot
+        its_layout = layout(param)
+        if its_layout is not None:
+            state["exp_avg"] = aligned(state["exp_avg"], its_layout)
+            grad = local(aligned(grad, its_layout))
+        slot = _Slot(local(param), grad, local(state["exp_avg"]), its_layout)
+        return slot.as_real() if param.is_complex() else slot
 
 
 class _Slot(NamedTuple):
-    """What the update of one parameter reads and writes."""
+    """What an update reads and writes: a parameter, or its local shard."""
 
     param: Tensor
     grad: Tensor
     exp_avg: Tensor
+    layout: Layout | None
+
+    def as_real(self) -> "_Slot":
+        *tensors, layout = self
+        param, grad, exp_avg = map(torch.view_as_real, tensors)
+        return _Slot(param, grad, exp_avg, layout and layout.as_real())
 
 
 class Batch(NamedTuple):
@@ -132,6 +142,7 @@ class Batch(NamedTuple):
     params: tuple[Tensor, ...]
     grads: tuple[Tensor, ...]
     exp_avgs: tuple[Tensor, ...]
+    layouts: tuple[Layout | None, ...]
     group: Mapping[str, Any]
     foreach: bool
 
@@ -185,8 +196,8 @@ def _batches(group: Mapping[str, Any], slots: list[_Slot]) -> Iterator[Batch]:
             for slot in slots
         )
     for members in _by_device_and_dtype(slots) if foreach else ([s] for s in slots):
-        params, grads, exp_avgs = zip(*members, strict=True)
-        yield Batch(params, grads, exp_avgs, group, foreach)
+        params, grads, exp_avgs, layouts = zip(*members, strict=True)
+        yield Batch(params, grads, exp_avgs, layouts, group, foreach)
 
 
 def _by_device_and_dtype(slots: list[_Slot]) -> Iterable[list[_Slot]]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from dynoscope.optim import _shards
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
+from dynoscope.optim._shards import Layout
 from dynoscope.optim.convex import Gradient, TopK
 
 __all__ = ["LionK"]
@@ -117,17 +119,28 @@ class LionK(InterpolatedMomentum):
                 self.k.check(_numel(param))
 
     def _update(self, batches: Iterator[Batch]) -> None:
-        if self.per == "tensor":
+        if self.per == "tensor" or self._separable:
             for batch in batches:
-                batch.descend([self._grad(n) for n in batch.interpolated()])
+                momenta = zip(batch.interpolated(), batch.layouts, strict=True)
+                batch.descend([self._tensor_grad(n, layout) for n, layout in momenta])
             return
         model = list(batches)
-        momenta = [batch.interpolated() for batch in model]
         gradients = self._joint_grad(
-            [n for its_momenta in momenta for n in its_momenta]
+            [n for batch in model for n in batch.interpolated()],
+            [layout for batch in model for layout in batch.layouts],
         )
-        for batch, its_momenta in zip(model, momenta, strict=True):
-            batch.descend([next(gradients) for _ in its_momenta])
+        for batch in model:
+            batch.descend([next(gradients) for _ in batch.params])
+
+    @property
+    def _separable(self) -> bool:
+        return getattr(self.k, "separable", False)
+
+    def _tensor_grad(self, momentum: Tensor, layout: Layout | None) -> Tensor:
+        """The gradient of K at one tensor, or the shard of it."""
+        if layout is None or self._separable:
+            return self._grad(momentum)
+        return _shards.cut(self._grad(_shards.gather(momentum, layout)), layout)
 
     def _grad(self, momentum: Tensor) -> Tensor:
         gradient = self.k.grad(momentum)
@@ -138,15 +151,22 @@ class LionK(InterpolatedMomentum):
             )
         return gradient
 
-    def _joint_grad(self, momenta: list[Tensor]) -> Iterator[Tensor]:
+    def _joint_grad(
+        self, momenta: list[Tensor], layouts: list[Layout | None]
+    ) -> Iterator[Tensor]:
         """The gradient of K at all momenta as one vector, cut up again."""
         if not momenta:
             return
         home = momenta[0].device
-        joint = torch.cat([momentum.reshape(-1).to(home) for momentum in momenta])
-        pieces = self._grad(joint).split([momentum.numel() for momentum in momenta])
-        for piece, momentum in zip(pieces, momenta, strict=True):
-            yield piece.view_as(momentum).to(momentum)
+        whole = [
+            momentum if layout is None else _shards.gather(momentum, layout)
+            for momentum, layout in zip(momenta, layouts, strict=True)
+        ]
+        joint = torch.cat([momentum.reshape(-1).to(home) for momentum in whole])
+        pieces = self._grad(joint).split([momentum.numel() for momentum in whole])
+        for piece, momentum, layout in zip(pieces, whole, layouts, strict=True):
+            gradient = piece.view_as(momentum).to(momentum)
+            yield gradient if layout is None else _shards.cut(gradient, layout)
 
 
 def _numel(param: Tensor) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from dynoscope.optim import _blocks
+from dynoscope.optim import _blocks, _shards
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
 
 __all__ = ["NormGD"]
@@ -82,7 +82,8 @@ class NormGD(InterpolatedMomentum):
             for batch in model
             for size in _blocks.norms(_momenta(batch), per="tensor")
         ]
-        norms = iter(_blocks.joint(sizes))
+        layouts = [layout for batch in model for layout in batch.layouts]
+        norms = iter(_blocks.joint(_shards.whole_norms(sizes, layouts, "tensor")))
         for batch in model:
             updates = _momenta(batch)
             for update, norm in zip(updates, norms, strict=False):
