@@ -111,10 +111,11 @@ class InterpolatedMomentum(Optimizer, ABC):
                 param, memory_format=torch.preserve_format
             )
         its_layout = layout(param)
+        slot = _Slot(param, grad, state["exp_avg"], its_layout)
         if its_layout is not None:
-            state["exp_avg"] = aligned(state["exp_avg"], its_layout)
-            grad = local(aligned(grad, its_layout))
-        slot = _Slot(local(param), grad, local(state["exp_avg"]), its_layout)
+            state["exp_avg"] = aligned(slot.exp_avg, its_layout)
+            grad = aligned(grad, its_layout)
+            slot = _Slot(local(param), local(grad), local(state["exp_avg"]), its_layout)
         return slot.as_real() if param.is_complex() else slot
 
 
@@ -136,7 +137,8 @@ class Batch(NamedTuple):
     """Parameters of one group that are updated by the same calls.
 
     Without foreach it holds a single one, and every method is the recursion as it
-    is written down; with foreach the same operations, one by one, on lists.
+    is written down; with foreach the same operations, one by one, on lists. Of a
+    DTensor it holds the local shard, and in `layouts` what the shard is a part of.
     """
 
     params: tuple[Tensor, ...]

@@ -50,6 +50,11 @@ class LionK(InterpolatedMomentum):
     at every step, which waits for its device, except under ``torch.compile``. K is
     a part of the optimizer, not of its ``state_dict``: give it again on resuming.
 
+    Of parameters that are sharded (DTensors, as of ``fully_shard``) a separable K is
+    given the local shards, which may be empty. Any other K gets whole tensors,
+    gathered on every process, which takes their memory and a collective for each and
+    every mesh dimension that cuts it.
+
     Args:
         params: parameters, named or not, or parameter groups.
         lr: learning rate, positive; a float or a one-element tensor.
@@ -58,7 +63,9 @@ class LionK(InterpolatedMomentum):
         k: the convex function, or anything with its gradient as a method
             ``grad(x: Tensor) -> Tensor``; it must not write to x.
         per: "tensor": K sees every tensor by itself; "model": it sees all of them
-            as one vector, which takes a copy of it.
+            as one vector, which takes a copy of it. A separable K (``separable =
+            True``: `L1`, `Threshold`, `Huber`) is the same either way, so that it
+            sees the tensors.
         maximize: ascend instead of descend.
         foreach: update all tensors of a group at once (True), one at a time
             (False), or at once where all are plain tensors on an accelerator

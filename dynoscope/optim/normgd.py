@@ -34,7 +34,9 @@ class NormGD(InterpolatedMomentum):
 
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``. In
-    float64 a norm beyond 1e154 counts as infinite and the step as 0.
+    float64 a norm beyond 1e154 counts as infinite and the step as 0. The norm is that
+    of whole parameters, also where they are sharded (DTensors, as of ``fully_shard``):
+    one collective a step for every mesh dimension that cuts, all processes taking part.
 
     Args:
         params: parameters, named or not, or parameter groups.

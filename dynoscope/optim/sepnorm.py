@@ -116,6 +116,10 @@ class SepNorm(_Blockwise):
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``.
 
+    Blocks are whole also where parameters are sharded (DTensors, as of
+    ``fully_shard``): one collective a step for every mesh dimension that cuts blocks,
+    all processes taking part. Rows that are whole on a process need none.
+
     Args:
         params: parameters, named or not, or parameter groups.
         lr: learning rate, positive; a float or a one-element tensor.
@@ -176,6 +180,12 @@ class OrtSepNorm(_Blockwise):
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``.
 
+    Blocks are whole also where parameters are sharded (DTensors, as of
+    ``fully_shard``): two collectives a step for every mesh dimension that cuts blocks,
+    all processes taking part; the second because the norm of what is left of n cannot
+    be told from the first sums without losing digits. Rows that are whole on a process
+    need none.
+
     Args:
         params: parameters, named or not, or parameter groups.
         lr: learning rate, positive; a float or a one-element tensor.
@@ -235,7 +245,7 @@ class OrtSepNorm(_Blockwise):
                 for dot, factor in zip(dots, factors, strict=True)
             ],
         )
-        # a second collective: ||n||^2 - <w, n>^2 / ||w||^2 loses digits along w
+        # anew: ||n||^2 - <w, n>^2 / ||w||^2 loses the digits of a small difference
         squares = blocks.squares(blocks.updates)
         blocks.complete(squares)
         blocks.normalize(squares, ulps=_ROUNDING)

@@ -25,6 +25,7 @@ from dynoscope.optim import (
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 1, 1), (0, 4), (5, 1)]
 
+
 def rotational_lion(params: list[Parameter], **hyper: Any) -> Rotational:
     hyper = {"weight_decay": 0.1, **hyper}
     return Rotational(Lion(params, **hyper), center=False)
