@@ -1,6 +1,7 @@
 """What `test_sharded` runs on each process of a group, and on a single one."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from dynoscope.optim import Lion, LionK, NormGD
+from dynoscope.optim import Lion, LionK, NormGD, OrtSepNorm, SepNorm
 from dynoscope.optim._shards import Layout, gather, layout, local, sum_over_shards
 from tests.optim import layers
 
@@ -204,6 +205,16 @@ def own_k(make: Callable[[], Halved]) -> tuple[Outcome, int]:
     return train(optimizer, model, [part], [STEPS - 1]), k.seen
 
 
+def three_groups(
+    make: Callable[..., Optimizer], params: list[Parameter], **hyper: Any
+) -> Optimizer:
+    """An optimizer of blocks of every kind, one tensor being without a gradient."""
+    params[1].grad = None
+    ways = [("group", params[:3]), ("row", params[3:4]), ("tensor", params[4:])]
+    groups = [{"params": members, "per": per} for per, members in ways]
+    return make(groups, **hyper)
+
+
 def hand_cases() -> dict[str, tuple[Callable[..., Optimizer], Pairs]]:
     """Optimizers, and weights with gradients that no model would give."""
     noise = torch.Generator().manual_seed(1)
@@ -238,6 +249,11 @@ def hand_cases() -> dict[str, tuple[Callable[..., Optimizer], Pairs]]:
                     for weight, grad in matrices
                 ],
             )
+    for make in (SepNorm, OrtSepNorm):
+        cases[f"groups {make.__name__}"] = (
+            functools.partial(three_groups, make),
+            [*matrices, *pairs((3, 3), (5, 2))],
+        )
     return cases
 
 

@@ -136,6 +136,18 @@ def test_an_update_along_the_weight_is_none(
         assert_same(moved, [0.95 * weight for weight, _ in pairs])
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize(("name", "collectives"), [("SepNorm", 1), ("OrtSepNorm", 2)])
+def test_groups_share_their_collectives(
+    two: list[dict[str, Any]], name: str, collectives: int, dim: int
+) -> None:
+    expected, _ = step_by_hand(*hand_cases()[f"groups {name}"], None)
+    for found in two:
+        moved, counted = found[f"groups {name} {dim}"]
+        assert_same(moved, expected)
+        assert counted == collectives
+
+
 def test_a_k_of_ones_own_is_given_whole_tensors(two: list[dict[str, Any]]) -> None:
     numel = sum(weight.numel() for weight in Model().weights)
     for found in two:
