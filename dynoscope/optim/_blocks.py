@@ -5,7 +5,7 @@ broadcasts to it: a number for a block of one or many tensors, a column for rows
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -91,14 +91,11 @@ def dots(left: Sequence[Tensor], right: Sequence[Tensor], per: Per) -> list[Tens
     return [whole.to(part) for part in parts]
 
 
-def numels(tensors: Sequence[Tensor], per: Per) -> list[int]:
-    """Number of elements of every block."""
+def numels(shapes: Iterable[torch.Size], per: Per) -> list[int]:
+    """Number of elements of every block of tensors of these shapes."""
     if per == "row":
-        return [
-            math.prod(tensor.shape[1:]) if tensor.ndim > 1 else tensor.numel()
-            for tensor in tensors
-        ]
-    each = [tensor.numel() for tensor in tensors]
+        return [math.prod(shape[1:] if len(shape) > 1 else shape) for shape in shapes]
+    each = [shape.numel() for shape in shapes]
     return each if per == "tensor" else [sum(each)] * len(each)
 
 
@@ -110,7 +107,8 @@ def normalize(
     A block becomes 0 if its root mean square is at most `least`, or too small for
     its inverse to be a number (1e-38 in float32). `wide` is that of `norms`.
     """
-    sizes, counts = norms(tensors, per, wide=wide), numels(tensors, per)
+    sizes = norms(tensors, per, wide=wide)
+    counts = numels((tensor.shape for tensor in tensors), per)
     for tensor, norm, numel in zip(tensors, sizes, counts, strict=True):
         tensor.mul_(inverse(norm / math.sqrt(max(numel, 1)), tensor, least=least))
 

@@ -21,6 +21,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from dynoscope.optim._shards import Layout, aligned, layout, local
+
 __all__ = ["Batch", "InterpolatedMomentum"]
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -108,30 +110,41 @@ class InterpolatedMomentum(Optimizer, ABC):
             state["exp_avg"] = torch.zeros_like(
                 param, memory_format=torch.preserve_format
             )
-        slot = _Slot(param, grad, state["exp_avg"])
-        if param.is_complex():
-            return _Slot(*(torch.view_as_real(tensor) for tensor in slot))
-        return slot
+        its_layout = layout(param)
+        slot = _Slot(param, grad, state["exp_avg"], its_layout)
+        if its_layout is not None:
+            state["exp_avg"] = aligned(slot.exp_avg, its_layout)
+            grad = aligned(grad, its_layout)
+            slot = _Slot(local(param), local(grad), local(state["exp_avg"]), its_layout)
+        return slot.as_real() if param.is_complex() else slot
 
 
 class _Slot(NamedTuple):
-    """What the update of one parameter reads and writes."""
+    """What an update reads and writes: a parameter, or its local shard."""
 
     param: Tensor
     grad: Tensor
     exp_avg: Tensor
+    layout: Layout | None
+
+    def as_real(self) -> "_Slot":
+        *tensors, layout = self
+        param, grad, exp_avg = map(torch.view_as_real, tensors)
+        return _Slot(param, grad, exp_avg, layout and layout.as_real())
 
 
 class Batch(NamedTuple):
     """Parameters of one group that are updated by the same calls.
 
     Without foreach it holds a single one, and every method is the recursion as it
-    is written down; with foreach the same operations, one by one, on lists.
+    is written down; with foreach the same operations, one by one, on lists. Of a
+    DTensor it holds the local shard, and in `layouts` what the shard is a part of.
     """
 
     params: tuple[Tensor, ...]
     grads: tuple[Tensor, ...]
     exp_avgs: tuple[Tensor, ...]
+    layouts: tuple[Layout | None, ...]
     group: Mapping[str, Any]
     foreach: bool
 
@@ -185,8 +198,8 @@ def _batches(group: Mapping[str, Any], slots: list[_Slot]) -> Iterator[Batch]:
             for slot in slots
         )
     for members in _by_device_and_dtype(slots) if foreach else ([s] for s in slots):
-        params, grads, exp_avgs = zip(*members, strict=True)
-        yield Batch(params, grads, exp_avgs, group, foreach)
+        params, grads, exp_avgs, layouts = zip(*members, strict=True)
+        yield Batch(params, grads, exp_avgs, layouts, group, foreach)
 
 
 def _by_device_and_dtype(slots: list[_Slot]) -> Iterable[list[_Slot]]:

@@ -9,7 +9,7 @@ at most 1. Whatever K is given counts as one vector, of any shape.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,12 @@ __all__ = ["L1", "ConvexFunction", "Gradient", "Huber", "Lp", "Threshold", "TopK
 
 
 class Gradient(Protocol):
-    """What Lion-K needs of a K, one of your own included."""
+    """What Lion-K needs of a K, one of your own included.
+
+    Give it ``separable = True`` if K is a sum of functions of one coordinate each, so
+    that a part of x yields that part of the gradient: then no sharded tensor is
+    gathered for it. Without the attribute x is always whole.
+    """
 
     def grad(self, x: Tensor) -> Tensor:
         """A (sub)gradient of K at x, in x's shape and dtype."""
@@ -26,6 +31,9 @@ class Gradient(Protocol):
 
 class ConvexFunction(ABC):
     """A K with its conjugate and its constraint; all values are 0-d tensors."""
+
+    separable: ClassVar[bool] = False
+    """Whether K is a sum of functions of one coordinate each."""
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
@@ -65,6 +73,7 @@ class L1(ConvexFunction):
     """
 
     constraint = "||y||_inf <= 1"
+    separable = True
 
     def value(self, x: Tensor) -> Tensor:
         """K(x)."""
@@ -147,6 +156,7 @@ class Threshold(ConvexFunction):
 
     e: float
     constraint = "||y||_inf <= 1"
+    separable = True
 
     def __post_init__(self) -> None:
         """Refuse an e that makes no threshold."""
@@ -244,6 +254,7 @@ class Huber(ConvexFunction):
 
     e: float
     constraint = "||y||_inf <= 1"
+    separable = True
 
     def __post_init__(self) -> None:
         """Refuse an e that has no inverse."""

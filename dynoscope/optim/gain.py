@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dynoscope.optim._rotation import PER, Per
+from dynoscope.optim._turned_blocks import PER, Per
 
 __all__ = ["Gain", "add_gain", "fold_gain"]
 

@@ -31,7 +31,8 @@ class Lion(InterpolatedMomentum):
     .98) is steadier.
 
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
-    at every step, which waits for its device, except under ``torch.compile``.
+    at every step, which waits for its device, except under ``torch.compile``. Sharded
+    parameters (DTensors, as of ``fully_shard``) need no communication.
 
     Args:
         params: parameters, named or not, or parameter groups.

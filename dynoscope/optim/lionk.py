@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from dynoscope.optim import _shards
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
+from dynoscope.optim._shards import Layout
 from dynoscope.optim.convex import Gradient, TopK
 
 __all__ = ["LionK"]
@@ -48,6 +50,11 @@ class LionK(InterpolatedMomentum):
     at every step, which waits for its device, except under ``torch.compile``. K is
     a part of the optimizer, not of its ``state_dict``: give it again on resuming.
 
+    Of parameters that are sharded (DTensors, as of ``fully_shard``) a separable K is
+    given the local shards, which may be empty. Any other K gets whole tensors,
+    gathered on every process, which takes their memory and a collective for each and
+    every mesh dimension that cuts it.
+
     Args:
         params: parameters, named or not, or parameter groups.
         lr: learning rate, positive; a float or a one-element tensor.
@@ -56,7 +63,9 @@ class LionK(InterpolatedMomentum):
         k: the convex function, or anything with its gradient as a method
             ``grad(x: Tensor) -> Tensor``; it must not write to x.
         per: "tensor": K sees every tensor by itself; "model": it sees all of them
-            as one vector, which takes a copy of it.
+            as one vector, which takes a copy of it. A separable K (``separable =
+            True``: `L1`, `Threshold`, `Huber`) is the same either way, so that it
+            sees the tensors.
         maximize: ascend instead of descend.
         foreach: update all tensors of a group at once (True), one at a time
             (False), or at once where all are plain tensors on an accelerator
@@ -117,17 +126,28 @@ class LionK(InterpolatedMomentum):
                 self.k.check(_numel(param))
 
     def _update(self, batches: Iterator[Batch]) -> None:
-        if self.per == "tensor":
+        if self.per == "tensor" or self._separable:
             for batch in batches:
-                batch.descend([self._grad(n) for n in batch.interpolated()])
+                momenta = zip(batch.interpolated(), batch.layouts, strict=True)
+                batch.descend([self._tensor_grad(n, layout) for n, layout in momenta])
             return
         model = list(batches)
-        momenta = [batch.interpolated() for batch in model]
         gradients = self._joint_grad(
-            [n for its_momenta in momenta for n in its_momenta]
+            [n for batch in model for n in batch.interpolated()],
+            [layout for batch in model for layout in batch.layouts],
         )
-        for batch, its_momenta in zip(model, momenta, strict=True):
-            batch.descend([next(gradients) for _ in its_momenta])
+        for batch in model:
+            batch.descend([next(gradients) for _ in batch.params])
+
+    @property
+    def _separable(self) -> bool:
+        return getattr(self.k, "separable", False)
+
+    def _tensor_grad(self, momentum: Tensor, layout: Layout | None) -> Tensor:
+        """The gradient of K at one tensor, or the shard of it."""
+        if layout is None or self._separable:
+            return self._grad(momentum)
+        return _shards.cut(self._grad(_shards.gather(momentum, layout)), layout)
 
     def _grad(self, momentum: Tensor) -> Tensor:
         gradient = self.k.grad(momentum)
@@ -138,15 +158,22 @@ class LionK(InterpolatedMomentum):
             )
         return gradient
 
-    def _joint_grad(self, momenta: list[Tensor]) -> Iterator[Tensor]:
+    def _joint_grad(
+        self, momenta: list[Tensor], layouts: list[Layout | None]
+    ) -> Iterator[Tensor]:
         """The gradient of K at all momenta as one vector, cut up again."""
         if not momenta:
             return
         home = momenta[0].device
-        joint = torch.cat([momentum.reshape(-1).to(home) for momentum in momenta])
-        pieces = self._grad(joint).split([momentum.numel() for momentum in momenta])
-        for piece, momentum in zip(pieces, momenta, strict=True):
-            yield piece.view_as(momentum).to(momentum)
+        whole = [
+            momentum if layout is None else _shards.gather(momentum, layout)
+            for momentum, layout in zip(momenta, layouts, strict=True)
+        ]
+        joint = torch.cat([momentum.reshape(-1).to(home) for momentum in whole])
+        pieces = self._grad(joint).split([momentum.numel() for momentum in whole])
+        for piece, momentum, layout in zip(pieces, whole, layouts, strict=True):
+            gradient = piece.view_as(momentum).to(momentum)
+            yield gradient if layout is None else _shards.cut(gradient, layout)
 
 
 def _numel(param: Tensor) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from dynoscope.optim import _blocks
+from dynoscope.optim import _blocks, _shards
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
 
 __all__ = ["NormGD"]
@@ -34,7 +34,9 @@ class NormGD(InterpolatedMomentum):
 
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``. In
-    float64 a norm beyond 1e154 counts as infinite and the step as 0.
+    float64 a norm beyond 1e154 counts as infinite and the step as 0. The norm is that
+    of whole parameters, also where they are sharded (DTensors, as of ``fully_shard``):
+    one collective a step for every mesh dimension that cuts, all processes taking part.
 
     Args:
         params: parameters, named or not, or parameter groups.
@@ -82,7 +84,8 @@ class NormGD(InterpolatedMomentum):
             for batch in model
             for size in _blocks.norms(_momenta(batch), per="tensor")
         ]
-        norms = iter(_blocks.joint(sizes))
+        layouts = [layout for batch in model for layout in batch.layouts]
+        norms = iter(_blocks.joint(_shards.whole_norms(sizes, layouts, "tensor")))
         for batch in model:
             updates = _momenta(batch)
             for update, norm in zip(updates, norms, strict=False):

@@ -11,16 +11,14 @@ from torch.optim import Optimizer
 
 from dynoscope.optim import _equilibrium
 from dynoscope.optim._equilibrium import is_free_of_weight, turns_like
-from dynoscope.optim._rotation import (
-    STATE,
+from dynoscope.optim._rotation import STATE, Turn, Turning, turn_all
+from dynoscope.optim._turned_blocks import (
+    Blocks,
     Per,
-    Turn,
-    Turning,
-    can_center,
-    can_turn,
     center_,
     check_options,
     factor_column,
+    is_zero,
 )
 
 __all__ = ["Rotational"]
@@ -188,17 +186,16 @@ class Rotational(Optimizer):
         except ValueError:
             self.param_groups.pop()
             raise
-        per = param_group["rotation_per"]
         for param in param_group["params"]:
-            turns = self.is_rotational(param, param_group)
-            if turns and param_group["rotation_center"] and can_center(param, per):
+            per, center = param_group["rotation_per"], param_group["rotation_center"]
+            if center and self.is_rotational(param, param_group):
                 with torch.no_grad():
                     center_(param, per)
 
     def is_rotational(self, param: Tensor, group: Group) -> bool:
         """Whether a parameter of a group is turned."""
-        per, wanted = group["rotation_per"], group["rotational"]
-        if wanted is False or not can_turn(param, per):
+        wanted = group["rotational"]
+        if wanted is False or not Blocks.of(param, group["rotation_per"]).can_turn:
             return False
         turns = group["weight_decay"] > 0 or self._has_angle(group)
         return bool(wanted) or (param.ndim > 1 and turns)
@@ -247,17 +244,18 @@ class Rotational(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         turns = self._plan()
-        held = [param.clone() for param, _ in turns]
+        shards = [turn.blocks.shard(param) for param, turn in turns]
+        held = [shard.clone() for shard in shards]
         try:
-            for param, turn in turns:
+            for shard, (_, turn) in zip(shards, turns, strict=True):
                 if turn.from_zero:
-                    param.zero_()
+                    shard.zero_()
             self.inner.step()
         except BaseException:
-            for (param, _), before in zip(turns, held, strict=True):
-                param.copy_(before)
+            for shard, before in zip(shards, held, strict=True):
+                shard.copy_(before)
             raise
-        self._turn(turns, held)
+        self._turn(turns, shards, held)
         return loss
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -276,7 +274,6 @@ class Rotational(Optimizer):
             return
         lr, angle = float(group["lr"]), self.rotation(group)
         from_zero = is_free_of_weight(self.inner, group)
-        per = group["rotation_per"]
         for param in params:
             if param.grad.is_sparse:
                 raise RuntimeError(
@@ -284,31 +281,32 @@ class Rotational(Optimizer):
                     f"shape {tuple(param.shape)}; make the gradient dense "
                     "(nn.Embedding: sparse=False), or set rotational=False in its group"
                 )
+            blocks = Blocks.of(param, group["rotation_per"])
             yield (
                 param,
                 Turn(
-                    per=per,
-                    center=group["rotation_center"] and can_center(param, per),
+                    blocks,
+                    center=group["rotation_center"] and blocks.can_center,
                     beta=group["rotation_beta"],
-                    angle=angle * factor_column(self.factor, param, per),
+                    angle=angle * factor_column(self.factor, param, blocks),
                     lr=lr,
                     keep=1 - lr * group["weight_decay"],
                     from_zero=from_zero,
                 ),
             )
 
-    def _turn(self, turns: list[tuple[Tensor, Turn]], held: list[Tensor]) -> None:
+    def _turn(
+        self,
+        turns: list[tuple[Tensor, Turn]],
+        shards: list[Tensor],
+        held: list[Tensor],
+    ) -> None:
         turnings = []
-        for (param, turn), before in zip(turns, held, strict=True):
+        for (param, turn), shard, before in zip(turns, shards, held, strict=True):
             if not turn.from_zero:
-                param.sub_(before)
-            if turn.lr == 0:  # the update is 0 and has no direction
-                param.copy_(before)
-                continue
-            turnings.append(Turning(param, before, turn, self.state[param]))
-        for turning in turnings:
-            turning.straighten(turning.first_sums())
-            turning.rotate(turning.second_sums())
+                shard.sub_(before)
+            turnings.append(Turning(shard, before, turn, self.state[param]))
+        turn_all(turnings)
 
     def _check_group(self, group: Group) -> None:
         check_options(group["rotation_per"], group["rotation_beta"])
@@ -337,7 +335,7 @@ class Rotational(Optimizer):
                 f"those of {half[0].dtype} have too few digits; use float32 weights"
             )
         for param in turning:
-            if not param.any():
+            if is_zero(param):
                 warnings.warn(
                     f"a weight of shape {tuple(param.shape)} is all zeros: it has no "
                     f"direction to turn and will move as by {inner}; give it a start, "

@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 
 from dynoscope.optim import _blocks
 from dynoscope.optim._blocks import Per
+from dynoscope.optim._cut_blocks import CutBlocks
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
 
 __all__ = ["OrtSepNorm", "SepNorm"]
@@ -49,14 +50,24 @@ class _Blockwise(InterpolatedMomentum):
     def _direct(self, updates: list[Tensor], params: list[Tensor], per: Per) -> None:
         """Turn the momenta, in place, into updates of root mean square 1."""
 
+    @abstractmethod
+    def _direct_cut(self, blocks: CutBlocks) -> None:
+        """The same for `blocks.updates`, of which others hold further parts."""
+
     def _check_group(self, group: Mapping[str, Any]) -> None:
         if group["per"] not in _blocks.PER:
             known = ", ".join(f"'{per}'" for per in _blocks.PER)
             raise ValueError(f"per must be one of {known}, got {group['per']!r}")
 
     def _update(self, batches: Iterator[Batch]) -> None:
-        for _, members in groupby(batches, key=lambda batch: id(batch.group)):
-            alike = list(members)
+        groups = [
+            list(members)
+            for _, members in groupby(batches, key=lambda batch: id(batch.group))
+        ]
+        if any(layout for alike in groups for b in alike for layout in b.layouts):
+            self._update_cut(groups)
+            return
+        for alike in groups:
             whole = alike[0].group["per"] == "group"
             for together in [alike] if whole else ([batch] for batch in alike):
                 self._update_blocks(together)
@@ -70,6 +81,13 @@ class _Blockwise(InterpolatedMomentum):
         )
         for batch, its_updates in zip(batches, updates, strict=True):
             batch.descend(its_updates)
+
+    def _update_cut(self, groups: list[list[Batch]]) -> None:
+        blocks = CutBlocks(groups)
+        self._direct_cut(blocks)
+        updates = iter(blocks.updates)
+        for batch in (batch for alike in groups for batch in alike):
+            batch.descend([next(updates) for _ in batch.params])
 
 
 class SepNorm(_Blockwise):
@@ -98,6 +116,10 @@ class SepNorm(_Blockwise):
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``.
 
+    Blocks are whole also where parameters are sharded (DTensors, as of
+    ``fully_shard``): one collective a step for every mesh dimension that cuts blocks,
+    all processes taking part. Rows that are whole on a process need none.
+
     Args:
         params: parameters, named or not, or parameter groups.
         lr: learning rate, positive; a float or a one-element tensor.
@@ -121,6 +143,11 @@ class SepNorm(_Blockwise):
 
     def _direct(self, updates: list[Tensor], params: list[Tensor], per: Per) -> None:
         _blocks.normalize(updates, per)
+
+    def _direct_cut(self, blocks: CutBlocks) -> None:
+        squares = blocks.squares(blocks.updates)
+        blocks.complete(squares)
+        blocks.normalize(squares)
 
 
 class OrtSepNorm(_Blockwise):
@@ -152,6 +179,12 @@ class OrtSepNorm(_Blockwise):
 
     A complex parameter counts as its real and imaginary parts. A tensor lr is read
     at every step, which waits for its device, except under ``torch.compile``.
+
+    Blocks are whole also where parameters are sharded (DTensors, as of
+    ``fully_shard``): two collectives a step for every mesh dimension that cuts blocks,
+    all processes taking part; the second because the norm of what is left of n cannot
+    be told from the first sums without losing digits. Rows that are whole on a process
+    need none.
 
     Args:
         params: parameters, named or not, or parameter groups.
@@ -187,15 +220,53 @@ class OrtSepNorm(_Blockwise):
         _blocks.normalize(updates, per)
         # what is left of an update along the weight is rounding: not a direction
         rounding = max(torch.finfo(u.dtype).eps for u in updates) * _ROUNDING
-        _project(updates, _blocks.widened(params), per)
+        params = _blocks.widened(params)
+        _project(
+            updates,
+            params,
+            _blocks.numels((update.shape for update in updates), per),
+            _blocks.norms(params, per, wide=False),
+            _blocks.dots(params, updates, per),
+        )
         _blocks.normalize(updates, per, least=rounding, wide=False)
 
+    def _direct_cut(self, blocks: CutBlocks) -> None:
+        squares = blocks.squares(blocks.updates)
+        weights, dots = blocks.squares(blocks.params), blocks.dots()
+        blocks.complete(squares, weights, dots)
+        factors = blocks.normalize(squares)
+        _project(
+            blocks.updates,
+            blocks.params,
+            blocks.numels,
+            [weight.sqrt() for weight in weights],
+            [
+                (dot * factor).to(factor)
+                for dot, factor in zip(dots, factors, strict=True)
+            ],
+        )
+        # anew: ||n||^2 - <w, n>^2 / ||w||^2 loses the digits of a small difference
+        squares = blocks.squares(blocks.updates)
+        blocks.complete(squares)
+        blocks.normalize(squares, ulps=_ROUNDING)
 
-def _project(updates: list[Tensor], params: list[Tensor], per: Per) -> None:
-    """Take the part along the weight out of every block that has another one."""
-    numels = _blocks.numels(updates, per)
-    sizes = _blocks.norms(params, per, wide=False)
-    along = _blocks.dots(params, updates, per)
+
+def _project(
+    updates: list[Tensor],
+    params: list[Tensor],
+    numels: list[int],
+    sizes: list[Tensor],
+    along: list[Tensor],
+) -> None:
+    """Take the part along the weight out of every block that has another one.
+
+    Args:
+        updates: tensors of these blocks, changed in place.
+        params: their weights.
+        numels: number of weights of every block.
+        sizes: norm of the weights of every block.
+        along: inner product of weights and update of every block.
+    """
     columns = zip(updates, params, numels, sizes, along, strict=True)
     for update, param, numel, size, dot in columns:
         if numel > 1:

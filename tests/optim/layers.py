@@ -1,10 +1,56 @@
-"""Parameters of every awkward shape, and gradients for them."""
+"""Every optimizer, and parameters of every awkward shape with gradients for them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from dynoscope.optim import (
+    L1,
+    Huber,
+    Lion,
+    LionK,
+    Lp,
+    NormGD,
+    OrtSepNorm,
+    Rotational,
+    SepNorm,
+    Threshold,
+    TopK,
+)
+from dynoscope.optim._turned_blocks import Per
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 1, 1), (0, 4), (5, 1)]
+
+
+def rotational_lion(
+    params: list[Parameter], *, center: bool = False, per: Per = "row", **hyper: Any
+) -> Rotational:
+    inner = Lion(params, **{"weight_decay": 0.1, **hyper})
+    return Rotational(inner, center=center, per=per)
+
+
+MAKERS: dict[str, Callable[..., Optimizer]] = {
+    "Lion": Lion,
+    "LionK-l1": functools.partial(LionK, k=L1()),
+    "LionK-lp": functools.partial(LionK, k=Lp(1.5)),
+    "LionK-lp-model": functools.partial(LionK, k=Lp(1.5), per="model"),
+    "LionK-threshold": functools.partial(LionK, k=Threshold(0.1)),
+    "LionK-topk-model": functools.partial(LionK, k=TopK(9), per="model"),
+    "LionK-huber": functools.partial(LionK, k=Huber(0.5)),
+    "NormGD": NormGD,
+    "OrtSepNorm-group": functools.partial(OrtSepNorm, per="group"),
+    "OrtSepNorm-row": functools.partial(OrtSepNorm, per="row"),
+    "OrtSepNorm-tensor": OrtSepNorm,
+    "Rotational": rotational_lion,
+    "SepNorm-group": functools.partial(SepNorm, per="group"),
+    "SepNorm-row": functools.partial(SepNorm, per="row"),
+    "SepNorm-tensor": SepNorm,
+}
 PATHS = pytest.mark.parametrize("foreach", [None, True, False])
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from dynoscope.optim import Rotational, add_gain, fold_gain
-from dynoscope.optim._rotation import PER, Per
+from dynoscope.optim._turned_blocks import PER, Per
 
 
 def network() -> nn.Sequential:

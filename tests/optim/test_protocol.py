@@ -15,44 +15,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 import dynoscope.optim
-from dynoscope.optim import (
-    L1,
-    Huber,
-    Lion,
-    LionK,
-    Lp,
-    NormGD,
-    OrtSepNorm,
-    Rotational,
-    SepNorm,
-    Threshold,
-    TopK,
-)
-from tests.optim.layers import PATHS, draw_gradients, parameters
+from dynoscope.optim import Huber, Lion, Threshold
+from tests.optim.layers import MAKERS, PATHS, draw_gradients, parameters
 
-
-def rotational_lion(params: list[Parameter], **hyper: Any) -> Rotational:
-    hyper = {"weight_decay": 0.1, **hyper}
-    return Rotational(Lion(params, **hyper), center=False)
-
-
-MAKERS: dict[str, Callable[..., Optimizer]] = {
-    "Lion": Lion,
-    "LionK-l1": functools.partial(LionK, k=L1()),
-    "LionK-lp": functools.partial(LionK, k=Lp(1.5)),
-    "LionK-lp-model": functools.partial(LionK, k=Lp(1.5), per="model"),
-    "LionK-threshold": functools.partial(LionK, k=Threshold(0.1)),
-    "LionK-topk-model": functools.partial(LionK, k=TopK(9), per="model"),
-    "LionK-huber": functools.partial(LionK, k=Huber(0.5)),
-    "NormGD": NormGD,
-    "OrtSepNorm-group": functools.partial(OrtSepNorm, per="group"),
-    "OrtSepNorm-row": functools.partial(OrtSepNorm, per="row"),
-    "OrtSepNorm-tensor": OrtSepNorm,
-    "Rotational": rotational_lion,
-    "SepNorm-group": functools.partial(SepNorm, per="group"),
-    "SepNorm-row": functools.partial(SepNorm, per="row"),
-    "SepNorm-tensor": SepNorm,
-}
 EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dynoscope.optim import Lion, NormGD, OrtSepNorm, Rotational, SepNorm
-from dynoscope.optim._rotation import PER, Per
+from dynoscope.optim._turned_blocks import PER, Per
 from tests.systems import RandomWalk
 
 Array = NDArray[np.float64]
