@@ -23,8 +23,10 @@ with dynoscope.watch(model, optimizer, run="{run}") as scope:
     ...  # your training loop; scope.log(loss=loss) adds a curve"""
 
 _LAYER: Final = (
-    "Solid is measured, dashed is predicted, the shaded band spans 5-95 % of the "
-    "layer's neurons. Good: solid settles on dashed and the band is narrow. "
+    "Solid is measured, dashed is where the layer would settle; further broken lines "
+    "are further predictions, such as where the schedule has taken it by now. The "
+    "shaded band spans 5-95 % of its neurons. Good: solid follows the schedule, or "
+    "settles on dashed, and the band is narrow. "
     "Bad: they drift apart, or a few neurons run away."
 )
 _COUNTS: Final = (

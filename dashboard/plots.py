@@ -1,5 +1,6 @@
 """Which curves of which runs a plot shows."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -45,6 +46,9 @@ DEFAULT_METRICS: Final = (
 )
 DEFAULT_COUNTS: Final = ("dead", "ghost", "revived")
 BANDED: Final = ("angular_update", "weight_norm")
+
+DASHES: Final = ("dash", "dot", "dashdot", "longdash")
+"""Of what is drawn beside a solid curve: predictions, further parameter groups."""
 
 
 class Latest(NamedTuple):
@@ -93,7 +97,7 @@ def scalar_plot(states: States, name: str, scheme: Scheme, *, log: bool) -> Plot
 def lr_plot(states: States, scheme: Scheme) -> Plot:
     """Learning rate of every parameter group of every run."""
     curves = []
-    dashes = ("solid", "dot", "dashdot", "longdash", "dash")
+    dashes = ("solid", *DASHES)
     for position, (run, state) in enumerate(states.items()):
         with state.lock:
             steps, lr = state.groups.steps, state.groups.column("lr")
@@ -162,10 +166,12 @@ def _layer_curves(
         return []
     steps, columns = state.columns_of(layer)
     curves = [Curve(run, color, steps, columns[name])]
-    for column in TABLES["layers"].columns:
-        if column.of == name and np.isfinite(columns[column.name]).any():
+    predictions = [c for c in TABLES["layers"].columns if c.of == name]
+    for column, dash in zip(predictions, itertools.cycle(DASHES), strict=False):
+        values = columns[column.name]
+        if np.isfinite(values).any():
             label = f"{run}, {column.label}"
-            curves.append(Curve(label, color, steps, columns[column.name], "dash"))
+            curves.append(Curve(label, color, steps, values, dash))
     return curves
 
 
@@ -203,8 +209,8 @@ def _latest(curves: Sequence[Curve]) -> list[Latest]:
 
 
 def _compared(curves: Sequence[Curve]) -> Latest:
-    """The last measured number, and the predicted one where there is one."""
+    """The last measured number, and the first predicted one where there is one."""
     words = number(_last(curves[0].values))
-    for prediction in curves[1:]:
+    for prediction in curves[1:2]:
         words += f" (predicted {number(_last(prediction.values))})"
     return Latest(curves[0].color, words)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynoscope.reader.files import list_files, read_part, read_tail
+from dynoscope.reader.files import list_files, read_part, read_tail, rows_of
 from dynoscope.schema.arrow import arrow_schema
 
 __all__ = ["Cursor"]
@@ -64,7 +64,7 @@ class Cursor:
             if path.stat().st_size == self._offset:
                 return arrow_schema(self._table).empty_table()
             tail = read_tail(path, self._offset)
-            fresh = pa.Table.from_batches(tail.batches, arrow_schema(self._table))
+            fresh = rows_of(tail, self._table)
             self._offset, problem = tail.offset, tail.problem
             self._rows += fresh.num_rows
         if problem:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import TableFile, current_files
 
-__all__ = ["Tail", "list_files", "read_part", "read_table", "read_tail"]
+__all__ = ["Tail", "list_files", "read_part", "read_table", "read_tail", "rows_of"]
 
 RETRIES = 5
 
@@ -80,7 +81,7 @@ def _read_file(
     if file.is_part:
         return read_part(path, table, columns, where)
     tail = read_tail(path)
-    rows = pa.Table.from_batches(tail.batches, arrow_schema(table))
+    rows = rows_of(tail, table)
     if where is not None:
         rows = rows.filter(where)
     return rows.select(columns or rows.column_names), tail.problem
@@ -94,8 +95,12 @@ def read_part(
 ) -> tuple[pa.Table, str]:
     """Rows of a Parquet part; none, and the reason, if it is damaged."""
     try:
-        rows = pq.read_table(path, columns=columns, filters=where, partitioning=None)
-        return rows.cast(_empty(table, columns).schema), ""
+        there = pq.read_schema(path).names
+        chosen = (
+            None if columns is None else [name for name in columns if name in there]
+        )
+        rows = pq.read_table(path, columns=chosen, filters=where, partitioning=None)
+        return _completed(rows, _empty(table, columns).schema), ""
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -123,6 +128,23 @@ def read_tail(path: Path, offset: int = 0) -> Tail:
     except (pa.ArrowException, OSError, ValueError) as error:
         return Tail(batches, start + end, _damage(path, error))
     return Tail(batches, start + end, "")
+
+
+def rows_of(tail: Tail, table: str) -> pa.Table:
+    """The rows of a journal's tail, with the columns that its table has today."""
+    schema = arrow_schema(table)
+    if not tail.batches:
+        return schema.empty_table()
+    return _completed(pa.Table.from_batches(tail.batches), schema)
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in a schema; a column that an older dynoscope did not write is NaN."""
+    for field in schema:
+        if field.name not in rows.column_names and pa.types.is_floating(field.type):
+            missing = pa.array(np.full(len(rows), np.nan), field.type)
+            rows = rows.append_column(field, missing)
+    return rows.select(schema.names).cast(schema)
 
 
 def _read_schema(file: io.BufferedReader) -> pa.Schema | None:

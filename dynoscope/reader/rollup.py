@@ -99,16 +99,23 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
 
 
 def _predictions(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Norms add in squares; the angle is that of all layers turning at once."""
-    weight_sq = arrays["pred_weight_norm"] ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        turned_sq = weight_sq * arrays["pred_angular_update"] ** 2
-        angle = np.sqrt(turned_sq.sum(axis=1) / weight_sq.sum(axis=1))
     return {
-        "pred_weight_norm": np.sqrt(weight_sq.sum(axis=1)),
-        "pred_angular_update": angle,
+        **_turning(arrays, "pred_"),
+        **_turning(arrays, "traj_"),
         "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
         "pred_half_life": _common(arrays["pred_half_life"]),
+    }
+
+
+def _turning(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
+    """Norms add in squares; the angle is that of all layers turning at once."""
+    weight_sq = arrays[f"{prefix}weight_norm"] ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turned_sq = weight_sq * arrays[f"{prefix}angular_update"] ** 2
+        angle = np.sqrt(turned_sq.sum(axis=1) / weight_sq.sum(axis=1))
+    return {
+        f"{prefix}weight_norm": np.sqrt(weight_sq.sum(axis=1)),
+        f"{prefix}angular_update": angle,
     }
 
 

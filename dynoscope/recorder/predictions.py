@@ -1,7 +1,8 @@
 """Predictions for every layer and step, from the hyperparameters in force."""
 
 import dataclasses
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from dynoscope import theory
 from dynoscope.errors import TheoryError
 from dynoscope.measurement import FloatArray, GroupState, Subject
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "hyperparameters"]
 
 _HYPERPARAMETERS: Final = [field.name for field in dataclasses.fields(GroupState)]
 
@@ -68,20 +69,12 @@ class Predictor:
         kind = self._kinds[index]
         if kind is None or not members.size:
             return
-        column = {
-            name: np.array([[getattr(state, name)] for state in states])
-            for name in _HYPERPARAMETERS
-        }
-        # NaN stands for what this optimizer does not have.
-        betas = column.pop("beta1"), column.pop("beta2")
-        column["momentum"] = np.nan_to_num(column["momentum"])
         try:
             found = theory.equilibrium(
                 kind,
                 numel=self._numel[members],
-                betas=None if np.isnan(betas).any() else betas,
                 effective_grad_sq=means[:, members],
-                **column,
+                **hyperparameters(states),
             )
         except TheoryError as error:
             self.problems[f"no prediction for group {index}: {error}"] = None
@@ -120,3 +113,16 @@ class Predictor:
             with np.errstate(invalid="ignore"):
                 means[t] = self._effective / self._weight
         return means
+
+
+def hyperparameters(states: Sequence[GroupState]) -> dict[str, Any]:
+    """Arguments of `theory.equilibrium` for one group's states, a row a step."""
+    column: dict[str, Any] = {
+        name: np.array([[getattr(state, name)] for state in states])
+        for name in _HYPERPARAMETERS
+    }
+    # NaN stands for what this optimizer does not have.
+    betas = column.pop("beta1"), column.pop("beta2")
+    column["betas"] = None if np.isnan(betas).any() else betas
+    column["momentum"] = np.nan_to_num(column["momentum"])
+    return column

@@ -194,7 +194,7 @@ class Recorder:
         self.progress["measured"] += len(batch)
         self.progress["skipped"] += sum(m.skipped for m in batch)
         self._bytes_taken += sum(m.nbytes for m in batch)
-        for problem in self._builder.predictor.problems:
+        for problem in self._builder.problems:
             self.note(problem)
 
     def _table(self, name: str) -> TableWriter:

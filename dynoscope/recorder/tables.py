@@ -19,6 +19,7 @@ from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.metrics.normalization import MomentumTracer
 from dynoscope.recorder.predictions import Predictor
+from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.theory import DECOUPLED
@@ -43,7 +44,8 @@ class TableBuilder:
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
         self._names = pa.array([layer.name for layer in subject.layers])
-        self.predictor = Predictor(subject)
+        self._predictor = Predictor(subject)
+        self._trajectories = Trajectories(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
         counts = [c.channels for c in subject.normalization]
@@ -52,6 +54,11 @@ class TableBuilder:
         ).astype(np.intp)
         self._channel_starts = np.cumsum([0, *counts[:-1]]).astype(np.intp)
         self._tracer = MomentumTracer(sum(counts))
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be predicted, and why."""
+        return [*self._predictor.problems, *self._trajectories.problems]
 
     def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measurements, in their order."""
@@ -72,7 +79,7 @@ class TableBuilder:
 
     def _layers(
         self,
-        steps: FloatArray,
+        steps: npt.NDArray[np.int64],
         times: FloatArray,
         hosts: Sequence[Host],
         groups: list[tuple[GroupState, ...]],
@@ -94,7 +101,8 @@ class TableBuilder:
             "lr": _per_group(groups, "lr")[:, self._group],
             "weight_decay": _per_group(groups, "weight_decay")[:, self._group],
             **derive(named),
-            **self.predictor.predict(groups, named.grad_sq * named.weight_sq),
+            **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
+            **self._trajectories.predict(steps, groups, named),
         }
 
     def _has_momentum(

@@ -90,6 +90,13 @@ def _predicted(name: str, of: str, unit: str, label: str, description: str) -> M
     )
 
 
+def _carried(name: str, of: str, unit: str, label: str, description: str) -> Metric:
+    source = "second moments along the schedule; see dynoscope.theory.moments"
+    return Metric(
+        name, "float32", "predicted", unit, label, description, source, log=True, of=of
+    )
+
+
 def _setting(name: str, label: str, description: str) -> Metric:
     return Metric(name, "float64", "setting", "", label, description)
 
@@ -202,6 +209,14 @@ _LAYERS = Table(
         _predicted(
             "pred_half_life", "", "steps", "half-life of the norm",
             "Steps in which the norm closes half its distance to equilibrium.",
+        ),
+        _carried(
+            "traj_weight_norm", "weight_norm", "", "weight norm on schedule",
+            "Weight norm predicted for this step, from the first one measured.",
+        ),
+        _carried(
+            "traj_angular_update", "angular_update", "rad", "rotation on schedule",
+            "Angle predicted for this step, from the first norm measured.",
         ),
     ),
 )  # fmt: skip

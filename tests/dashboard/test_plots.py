@@ -21,7 +21,7 @@ from dynoscope.dashboard.plots import (
 )
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.theme import SCHEMES
-from dynoscope.schema import TABLES
+from dynoscope.schema import TABLES, Metric
 from tests.dashboard.runs import WrittenRun
 
 MakeRun = Callable[..., WrittenRun]
@@ -61,16 +61,21 @@ def test_every_layer_metric_has_the_runs_numbers(
     states: dict[str, RunState], written: WrittenRun, layer: str
 ) -> None:
     frame = open_run(written.path).layers(layer=layer)
-    predictions = {c.of: c for c in TABLES["layers"].columns if c.of}
+    predictions: dict[str, list[Metric]] = {}
+    for column in TABLES["layers"].columns:
+        predictions.setdefault(column.of, []).append(column)
     for name in TABLES["layers"].names("measured", "setting"):
         drawn = traces(layer_plot(states, layer, name, LIGHT))
         np.testing.assert_allclose(unpacked(drawn["one"]["y"]), frame[name], rtol=1e-6)
-        if name in predictions:
-            prediction = drawn[f"one, {predictions[name].label}"]
-            assert prediction["line"]["dash"] == "dash"
+        dashes = set()
+        for predicted in predictions.get(name, []):
+            prediction = drawn[f"one, {predicted.label}"]
+            dashes.add(prediction["line"]["dash"])
             assert prediction["line"]["color"] == drawn["one"]["line"]["color"]
-            expected = frame[predictions[name].name]
+            expected = frame[predicted.name]
             np.testing.assert_allclose(unpacked(prediction["y"]), expected, rtol=1e-6)
+        assert len(dashes) == len(predictions.get(name, []))
+        assert "solid" not in dashes
 
 
 def test_every_column_can_be_chosen() -> None:
@@ -86,7 +91,7 @@ def test_neurons_are_a_band(states: dict[str, RunState], written: WrittenRun) ->
     for which in ("p05", "p50", "p95"):
         values = unpacked(drawn[f"one, neurons {which}"]["y"])
         np.testing.assert_array_equal(values, frame[f"weight_norm_{which}"])
-    assert len(traces(layer_plot(states, "a.bias", "weight_norm", LIGHT))) == 2
+    assert len(traces(layer_plot(states, "a.bias", "weight_norm", LIGHT))) == 3
 
 
 def test_neuron_metrics_are_drawn_where_there_are_neurons(

@@ -22,6 +22,7 @@ POSITIVE = {
     "weight_norm", "weight_max", "grad_l1", "grad_l2", "grad_ratio", "momentum_norm",
     "update_norm", "update_ratio", "angular_update", "lr", "weight_decay",
     "pred_weight_norm", "pred_angular_update", "pred_update_rms", "pred_half_life",
+    "traj_weight_norm", "traj_angular_update",
 }  # fmt: skip
 
 

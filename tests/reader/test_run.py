@@ -1,18 +1,23 @@
 """A run as frames: selection, roll-ups, status, and what cannot be opened."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import dynoscope
 from dynoscope.errors import DynoscopeError, DynoscopeWarning, RunNotFoundError
+from dynoscope.reader import Cursor
 from dynoscope.schema import TABLES
+from dynoscope.schema.folder import journal_name
 from tests.networks import OPTIMIZERS, MixedNet, train
 
 STEPS = 12
@@ -157,6 +162,27 @@ def test_damage_is_warned_of_by_name(folder: Path, tmp_path: Path) -> None:
     with pytest.warns(DynoscopeWarning, match=r"layers/part-00000001\.parquet"):
         frame = dynoscope.open_run(copy).layers()
     assert len(frame) == STEPS * len(dynoscope.open_run(copy).layer_names)
+
+
+def test_columns_that_are_newer_than_a_run_are_nan(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (part,) = (copy / "layers").iterdir()
+    rows = pq.read_table(part).drop_columns(["traj_weight_norm"])
+    pq.write_table(rows, part)
+    run = dynoscope.open_run(copy)
+    assert np.isfinite(run.layers("weight_norm", "*")["weight_norm"]).all()
+    journal = copy / "layers" / journal_name(2)
+    with pa.ipc.new_stream(journal, rows.schema) as stream:
+        stream.write_table(rows)
+    frames = [run.layers(), run.layers(["step", "traj_weight_norm", "numel"])]
+    frames.append(Cursor(copy, "layers").poll().to_pandas())
+    for frame in frames:
+        assert len(frame) == 2 * STEPS * len(run.layer_names)
+        assert frame["traj_weight_norm"].isna().all()
+        assert frame["numel"].notna().all()
 
 
 def test_a_run_is_read_without_torch(folder: Path) -> None:

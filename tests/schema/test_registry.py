@@ -17,7 +17,8 @@ def test_every_computed_metric_has_an_entry_and_back() -> None:
     assert tuple(TABLES["neurons"].names("measured")) == NEURON_METRICS
     assert tuple(TABLES["normalization"].names("measured")) == NORMALIZATION_METRICS
     predicted = {f"pred_{name}" for name in theory.Equilibrium._fields}
-    assert set(TABLES["layers"].names("predicted")) == predicted
+    carried = {f"traj_{name}" for name in theory.Trajectory._fields}
+    assert set(TABLES["layers"].names("predicted")) == predicted | carried
     assert set(TABLES["groups"].names("setting")) <= set(GroupState.__annotations__)
 
 
@@ -49,7 +50,7 @@ def test_names_that_others_rely_on() -> None:
         grad_l1 grad_l2 grad_ratio grad_density momentum_norm update_norm update_ratio
         angular_update weight_grad_cos momentum_grad_cos update_grad_cos unmoved_share
         nonfinite lr weight_decay pred_weight_norm pred_angular_update pred_update_rms
-        pred_half_life
+        pred_half_life traj_weight_norm traj_angular_update
     """
     for name in wanted.split():
         assert metric(name).name == name
