@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
+from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
 from dynoscope.reader.files import read_table
 from dynoscope.reader.manifest import is_gone, read_manifest
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
@@ -147,6 +148,41 @@ class Run:
         where = _both(_in_steps(steps), _is_in("name", name))
         frame = self._frame(self.table("scalars", where=where))
         return frame.sort_values("step", kind="stable", ignore_index=True)
+
+    def grokking_gap(
+        self,
+        train: str,
+        validation: str,
+        threshold: float = 1.0,
+        *,
+        falling: bool = False,
+    ) -> GrokkingGap:
+        """Steps between two logged numbers reaching a threshold.
+
+        Args:
+            train: name of the training score, as it was logged.
+            validation: name of the validation score.
+            threshold: the value to reach, such as an accuracy of 1.
+            falling: whether a smaller value is the better one, as of a loss.
+
+        Returns:
+            Both steps and the gap; NaN for one that did not get there.
+
+        Raises:
+            DynoscopeError: nothing was logged under a name; the message lists what
+                was.
+        """
+        series = [self._series(name) for name in (train, validation)]
+        return grokking_gap(series[0], series[1], threshold, falling=falling)
+
+    def _series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.scalars(name)
+        if rows.empty:
+            logged = ", ".join(sorted(self.scalars()["name"].unique()))
+            raise DynoscopeError(
+                f"nothing was logged as {name!r} in {self.path}; there is: {logged}"
+            )
+        return rows["step"].to_numpy(), rows["value"].to_numpy()
 
     def table(
         self,

@@ -215,3 +215,15 @@ def test_a_writer_on_another_host_is_lost_when_silent(
         manifest["heartbeat"] = heartbeat
         (tmp_path / "run.json").write_text(json.dumps(manifest))
         assert dynoscope.open_run(tmp_path).status == status
+
+
+def test_grokking_gap_of_logged_numbers(run: dynoscope.Run) -> None:
+    losses = run.scalars("loss")
+    threshold = float(losses["value"].iloc[4])
+    expected = losses.loc[losses["value"] <= threshold, "step"].iloc[0]
+    found = run.grokking_gap("loss", "loss", threshold, falling=True)
+    assert found == (expected, expected, 0)
+    with pytest.raises(
+        DynoscopeError, match=r"logged as 'accuracy' .*there is: .*loss"
+    ):
+        run.grokking_gap("loss", "accuracy")
