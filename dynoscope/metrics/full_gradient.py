@@ -69,7 +69,7 @@ def full_gradient_metrics(s: GradientSums) -> dict[str, FloatArray]:
         (ratio); McCandlish et al. 2018, eq. 2.9 (noise scale).
     """
     grad_l2 = np.sqrt(s.grad_sq)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(grad_l2 == 0, np.nan, s.grad_abs / grad_l2)
         noise_scale = np.where(grad_l2 == 0, np.nan, s.noise / s.grad_sq)
     return {

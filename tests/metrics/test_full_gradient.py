@@ -7,7 +7,10 @@ from hypothesis.extra.numpy import arrays
 
 from dynoscope.metrics.full_gradient import GradientSums, full_gradient_metrics
 
-NUMBERS = arrays(np.float64, (3, 7), elements=st.floats(-1e3, 1e3))
+# In steps of a power of two: the square of none of them is lost to underflow.
+NUMBERS = arrays(
+    np.float64, (3, 7), elements=st.integers(-(2**20), 2**20).map(lambda n: n / 1024)
+)
 
 
 def sums_of(weights: np.ndarray, gradients: np.ndarray, decay: float) -> GradientSums:
@@ -55,6 +58,11 @@ def test_the_gap_closes_at_the_corner_that_the_gradient_points_from() -> None:
     assert found["feasible"][0]
     assert full_gradient_metrics(sums_of(corner, -gradients, 0.1))["kkt_gap"][0] == 11
     assert not full_gradient_metrics(sums_of(corner, gradients, 0.2))["feasible"][0]
+
+
+def test_a_gradient_that_all_but_vanishes_has_any_noise() -> None:
+    tiny = np.full((1, 3), 1e-158)
+    assert np.isinf(full_gradient_metrics(sums_of(tiny, tiny, 0.1))["noise_scale"][0])
 
 
 def test_what_does_not_exist_is_nan() -> None:
