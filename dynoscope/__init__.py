@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dynoscope.errors import (
         DynoscopeError,
         DynoscopeWarning,
+        MeasurementError,
         RunExistsError,
         RunNotFoundError,
         ScheduleError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DynoscopeError": "errors",
     "DynoscopeWarning": "errors",
+    "MeasurementError": "errors",
     "Run": "reader",
     "RunExistsError": "errors",
     "RunNotFoundError": "errors",
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
+    "MeasurementError",
     "Run",
     "RunExistsError",
     "RunNotFoundError",

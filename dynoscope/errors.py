@@ -6,6 +6,7 @@ Each message says what happened, where, and what to do about it.
 __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
+    "MeasurementError",
     "RunExistsError",
     "RunNotFoundError",
     "ScheduleError",
@@ -21,6 +22,10 @@ class DynoscopeError(Exception):
 
 class UnwatchableError(DynoscopeError, ValueError):
     """The model, the optimizer or the arguments cannot be watched as given."""
+
+
+class MeasurementError(DynoscopeError, ValueError):
+    """A measurement cannot be taken with what it was given."""
 
 
 class ScheduleError(DynoscopeError, ValueError):

@@ -26,6 +26,7 @@ __all__ = [
     "Layer",
     "Measurement",
     "OptimizerInfo",
+    "Rows",
     "ScalarEntry",
     "Subject",
     "Sum",
@@ -210,3 +211,16 @@ class ScalarEntry:
     wall_time: float
     name: str
     fetch: Callable[[], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of one table, measured on demand.
+
+    Attributes:
+        table: name of the table.
+        columns: by name, an array of shape (rows,), or one value for all rows.
+    """
+
+    table: str
+    columns: Mapping[str, Any]

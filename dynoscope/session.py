@@ -4,15 +4,17 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
+from dynoscope import hooks
 from dynoscope.errors import RunExistsError, UnwatchableError
-from dynoscope.hooks import Watcher, find_watched
-from dynoscope.measurement import ScalarEntry
+from dynoscope.hooks import Watched, Watcher, find_watched
+from dynoscope.measurement import Rows, ScalarEntry
 from dynoscope.reader import Run, open_run
 from dynoscope.recorder import Recorder
 from dynoscope.schedule import Schedule, as_schedule
@@ -29,8 +31,11 @@ class Scope:
         run: the run's folder.
     """
 
-    def __init__(self, run: Path, watcher: Watcher, recorder: Recorder) -> None:
+    def __init__(
+        self, run: Path, watched: Watched, watcher: Watcher, recorder: Recorder
+    ) -> None:
         self.run = run
+        self._watched = watched
         self._watcher = watcher
         self._recorder = recorder
         self._first_step = watcher.step
@@ -62,6 +67,95 @@ class Scope:
             lag = self._lags.setdefault(name, int(self.step > self._first_step))
             at = max(self.step - lag, 0) if step is None else step
             self._recorder.log(ScalarEntry(at, now, name, fetch))
+
+    def measure_full_gradient(
+        self,
+        loader: Iterable[Any],
+        loss_fn: hooks.BatchLoss,
+        batches: int | None = None,
+        *,
+        samples: hooks.Samples | None = None,
+    ) -> pd.DataFrame:
+        """Measure loss and gradient over a data set, the parameters frozen.
+
+        A logging epoch: norms, noise scale and KKT gap of the exact gradient, in
+        float64, batches weighted by their samples. It does not change the
+        training: `.grad`, buffers, random states, modes and the loader's shuffling
+        are afterwards what they were. The model stays in the mode it is in; in
+        training mode dropout drops, and BatchNorm normalizes by batch statistics.
+
+        Args:
+            loader: a DataLoader, or a list of batches.
+            loss_fn: `loss_fn(model, batch)`, the mean loss over the batch; its model
+                is the watched one, without the shells of DDP and torch.compile.
+            batches: how many batches at most, None for all.
+            samples: gives a batch's number of samples, None for the length of the
+                first tensor in it.
+
+        Returns:
+            The new rows of the `full_gradients` table: one per layer that is
+            trained, and `*` for all of them.
+
+        Raises:
+            MeasurementError: no batch, a loss that is not one number, or a loss
+                that depends on no watched parameter; nothing is recorded.
+        """
+        return self._record(
+            hooks.full_gradient_rows(self._watched, loader, loss_fn, batches, samples)
+        )
+
+    def probe_scale_invariance(self, loss_fn: hooks.ModelLoss) -> pd.DataFrame:
+        """Find the layers whose scale the loss does not feel, by rescaling them.
+
+        Theory's equilibria hold for these. The model is evaluated up to eight times
+        per layer, and is afterwards what it was, as for `measure_full_gradient`.
+        Probe in training mode: in evaluation mode a BatchNorm divides by what it
+        has stored, and no scale goes unnoticed.
+
+        Args:
+            loss_fn: `loss_fn(model)`, the loss on the same data at every call.
+
+        Returns:
+            The new rows of the `invariance` table: for each layer `row`, `matrix`,
+            `none` or `unseen`, and the changes of the loss that say so.
+
+        Raises:
+            MeasurementError: the loss is not one finite number.
+        """
+        return self._record(hooks.invariance_rows(self._watched, loss_fn))
+
+    def count_dead_channels(
+        self,
+        loader: Iterable[Any],
+        forward: hooks.Forward,
+        batches: int | None = None,
+        *,
+        channel_dim: int | None = None,
+    ) -> pd.DataFrame:
+        """Count the channels of BatchNorm and ReLU modules that are never positive.
+
+        The training is not changed, as for `measure_full_gradient`.
+
+        Args:
+            loader: a DataLoader, or a list of batches.
+            forward: `forward(model, batch)` runs the model; a loss will do.
+            batches: how many batches at most, None for all.
+            channel_dim: dimension of the channels in what a ReLU gives; None is the
+                last of three (samples, positions, channels), else the second.
+
+        Returns:
+            The new rows of the `activity` table: one per module.
+
+        Raises:
+            MeasurementError: no batch, or no module to look at.
+        """
+        return self._record(
+            hooks.activity_rows(self._watched, loader, forward, batches, channel_dim)
+        )
+
+    def _record(self, rows: Rows) -> pd.DataFrame:
+        when = {"step": self.step, "wall_time": time.time()}
+        return self._recorder.record(Rows(rows.table, {**when, **rows.columns}))
 
 
 @contextlib.contextmanager
@@ -126,7 +220,7 @@ def watch(
     started = time.perf_counter()
     try:
         watcher.attach(recorder)
-        yield Scope(folder, watcher, recorder)
+        yield Scope(folder, watched, watcher, recorder)
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):
             failure = error

@@ -1,6 +1,21 @@
 """Attach to a live model and optimizer, emit measurements, detach cleanly."""
 
+from dynoscope.hooks.activity import Forward, activity_rows
+from dynoscope.hooks.batches import Samples
+from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
+from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.subject import Watched, find_watched
 from dynoscope.hooks.watcher import Watcher
 
-__all__ = ["Watched", "Watcher", "find_watched"]
+__all__ = [
+    "BatchLoss",
+    "Forward",
+    "ModelLoss",
+    "Samples",
+    "Watched",
+    "Watcher",
+    "activity_rows",
+    "find_watched",
+    "full_gradient_rows",
+    "invariance_rows",
+]

@@ -16,9 +16,13 @@ __all__ = ["Watched", "find_watched"]
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """A subject together with the live objects it describes."""
+    """A subject together with the live objects it describes.
+
+    The model is the user's own, without the shells of DDP and torch.compile.
+    """
 
     subject: Subject
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     parameters: tuple[nn.Parameter, ...]
     adapter: Adapter
@@ -76,8 +80,9 @@ def find_watched(
         )
     layers = tuple(_layer(f, groups[id(f.parameter)], neurons) for f in chosen)
     adapter = adapter_for(optimizer)
+    own = _unwrap(model)
     subject = Subject(
-        model=type(_unwrap(model)).__name__,
+        model=type(own).__name__,
         layers=layers,
         normalization=tuple(_channels(chosen)),
         optimizer=adapter.describe(optimizer),
@@ -87,7 +92,8 @@ def find_watched(
             if f not in chosen
         },
     )
-    return Watched(subject, optimizer, tuple(f.parameter for f in chosen), adapter)
+    parameters = tuple(f.parameter for f in chosen)
+    return Watched(subject, own, optimizer, parameters, adapter)
 
 
 def _check_types(model: object, optimizer: object) -> None:

@@ -184,6 +184,21 @@ class Run:
             )
         return rows["step"].to_numpy(), rows["value"].to_numpy()
 
+    def full_gradients(
+        self, metric: Names = None, layer: Names = None, steps: Steps = None
+    ) -> pd.DataFrame:
+        """Full gradients measured on demand, of layers and of `*`; see `layers`."""
+        known = [*self.layer_names, "*"]
+        return self._rows("full_gradients", metric, layer, steps, known)
+
+    def invariance(self, layer: Names = None, steps: Steps = None) -> pd.DataFrame:
+        """Scale invariance probed on demand; see `layers`."""
+        return self._rows("invariance", None, layer, steps)
+
+    def activity(self, steps: Steps = None) -> pd.DataFrame:
+        """Dead channels counted on demand: one row per count and module."""
+        return self._frame(self.table("activity", where=_in_steps(steps)))
+
     def table(
         self,
         name: str,
@@ -209,17 +224,25 @@ class Run:
         return table
 
     def _rows(
-        self, table: str, metric: Names, layer: Names, steps: Steps
+        self,
+        table: str,
+        metric: Names,
+        layer: Names,
+        steps: Steps,
+        known: Sequence[str] | None = None,
     ) -> pd.DataFrame:
+        known = self.layer_names if known is None else known
         if layer is not None:
-            self._check_layers(_listed(layer))
+            self._check_layers(_listed(layer), known)
         where = _both(_in_steps(steps), _is_in("layer", layer))
         rows = self._frame(self.table(table, _columns(table, metric), where))
-        return _sorted(rows, self.layer_names if layer is None else _listed(layer))
+        return _sorted(rows, known if layer is None else _listed(layer))
 
-    def _check_layers(self, names: Sequence[str]) -> None:
+    def _check_layers(
+        self, names: Sequence[str], known: Sequence[str] | None = None
+    ) -> None:
         for name in names:
-            if name not in self.layer_names:
+            if name not in (self.layer_names if known is None else known):
                 raise DynoscopeError(
                     f"{self.path} has no layer {name!r}; it has: "
                     f"{', '.join([*self.layer_names, *self.roll_ups])}"

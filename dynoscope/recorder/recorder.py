@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dynoscope.measurement import Measurement, ScalarEntry, Subject
+import pandas as pd
+import pyarrow as pa
+
+from dynoscope.errors import MeasurementError
+from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import TableBuilder, scalar_columns
+from dynoscope.recorder.tables import TableBuilder, row_batch, scalar_columns
 
 __all__ = ["Recorder"]
 
@@ -52,6 +56,7 @@ class Recorder:
         self._writers: dict[str, TableWriter] = {}
         self._measurements: collections.deque[Measurement] = collections.deque()
         self._scalars: collections.deque[ScalarEntry] = collections.deque()
+        self._rows: collections.deque[tuple[str, pa.RecordBatch]] = collections.deque()
         # Each counter has one writing thread, so no lock is needed.
         self._bytes_put, self._bytes_taken = 0, 0
         self._wake, self._stopping = threading.Event(), False
@@ -90,6 +95,21 @@ class Recorder:
     def log(self, entry: ScalarEntry) -> None:
         """Queue a number that the user logs."""
         self._scalars.append(entry)
+
+    def record(self, rows: Rows) -> pd.DataFrame:
+        """Queue rows measured on demand; gives them as they will be read.
+
+        Raises:
+            MeasurementError: the run is closed.
+        """
+        if self._stopping:
+            raise MeasurementError(
+                f"{self._run} is closed; measure inside the dynoscope.watch block"
+            )
+        batch = row_batch(rows)
+        self._rows.append((rows.table, batch))
+        frame: pd.DataFrame = batch.to_pandas()
+        return frame
 
     def note(self, problem: str) -> None:
         """Record a problem in the run and say it, once."""
@@ -168,6 +188,7 @@ class Recorder:
             self._bytes_taken += measurement.nbytes
             self.progress["lost"] += 1
         self._scalars.clear()
+        self._rows.clear()
 
     def _drain(self) -> None:
         measurements = _drained(self._measurements)
@@ -179,6 +200,8 @@ class Recorder:
         ]
         if rows:
             self._table("scalars").append(scalar_columns(rows))
+        for table, batch in _drained(self._rows):
+            self._table(table).append(batch.columns)
         if time.monotonic() >= self._next_beat:
             self._beat()
 

@@ -13,6 +13,7 @@ from dynoscope.measurement import (
     Host,
     Layer,
     Measurement,
+    Rows,
     Subject,
 )
 from dynoscope.metrics.derive import LayerSums, derive
@@ -24,7 +25,7 @@ from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["TableBuilder", "scalar_columns"]
+__all__ = ["TableBuilder", "row_batch", "scalar_columns"]
 
 Columns = Mapping[str, Any]
 
@@ -214,6 +215,14 @@ def scalar_columns(rows: Sequence[tuple[int, float, str, float]]) -> list[pa.Arr
     names = TABLES["scalars"].names()
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     return _arrays("scalars", columns)
+
+
+def row_batch(rows: Rows) -> pa.RecordBatch:
+    """Rows that were measured on demand, as they are written."""
+    values = np.broadcast_arrays(*rows.columns.values())
+    columns = dict(zip(rows.columns, values, strict=True))
+    schema = arrow_schema(rows.table)
+    return pa.record_batch(_arrays(rows.table, columns), schema=schema)
 
 
 def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:

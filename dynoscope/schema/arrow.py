@@ -15,6 +15,7 @@ _TYPES: Final = {
     "int32": pa.int32(),
     "float64": pa.float64(),
     "float32": pa.float32(),
+    "bool": pa.bool_(),
     "string": pa.string(),
 }
 

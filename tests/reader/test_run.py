@@ -227,3 +227,33 @@ def test_grokking_gap_of_logged_numbers(run: dynoscope.Run) -> None:
         DynoscopeError, match=r"logged as 'accuracy' .*there is: .*loss"
     ):
         run.grokking_gap("loss", "accuracy")
+
+
+def test_what_was_never_measured_is_an_empty_frame(run: dynoscope.Run) -> None:
+    for frame, table in (
+        (run.full_gradients(), "full_gradients"),
+        (run.invariance(), "invariance"),
+        (run.activity(), "activity"),
+    ):
+        assert frame.columns.tolist() == TABLES[table].names()
+        assert not len(frame)
+
+
+def test_full_gradients_select(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", quiet=True) as scope:
+        for _ in range(3):
+            scope.measure_full_gradient(
+                [torch.ones(2, 2)], lambda model, batch: model(batch).mean()
+            )
+            optimizer.step()
+    run = dynoscope.open_run(tmp_path / "run")
+    frame = run.full_gradients("grad_l1", ["*", "weight"], (1, 3))
+    assert frame.columns.tolist() == ["step", "layer", "grad_l1"]
+    assert frame["layer"].tolist() == ["*", "weight"] * 2
+    assert frame["step"].tolist() == [1, 1, 2, 2]
+    assert frame["grad_l1"].tolist() == [3.0, 2.0] * 2
+    assert run.full_gradients()["layer"].tolist() == ["weight", "bias", "*"] * 3
+    with pytest.raises(DynoscopeError, match=r"no layer 'head'.*weight, bias"):
+        run.full_gradients(layer="head")

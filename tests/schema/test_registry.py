@@ -6,6 +6,7 @@ from dynoscope import theory
 from dynoscope.errors import DynoscopeError
 from dynoscope.measurement import GroupState
 from dynoscope.metrics.derive import LAYER_METRICS
+from dynoscope.metrics.full_gradient import FULL_GRADIENT_METRICS
 from dynoscope.metrics.neurons import NEURON_METRICS
 from dynoscope.metrics.normalization import NORMALIZATION_METRICS
 from dynoscope.schema import TABLES, metric
@@ -16,6 +17,8 @@ def test_every_computed_metric_has_an_entry_and_back() -> None:
     assert set(TABLES["layers"].names("measured")) == set(LAYER_METRICS)
     assert tuple(TABLES["neurons"].names("measured")) == NEURON_METRICS
     assert tuple(TABLES["normalization"].names("measured")) == NORMALIZATION_METRICS
+    measured = TABLES["full_gradients"].names("measured")
+    assert set(measured) == {"loss", *FULL_GRADIENT_METRICS}
     predicted = {f"pred_{name}" for name in theory.Equilibrium._fields}
     carried = {f"traj_{name}" for name in theory.Trajectory._fields}
     assert set(TABLES["layers"].names("predicted")) == predicted | carried
