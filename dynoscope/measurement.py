@@ -39,7 +39,8 @@ class Sum(enum.IntEnum):
     """Rows of the packed tensor: what is summed over a layer's elements.
 
     `w` is the weight before the step, `w'` after it, `g` the gradient that the
-    optimizer received, `m` its momentum before the step, `d = w' - w`.
+    optimizer received, `m` its momentum before the step, `d = w' - w`, and
+    `u = g / (sqrt(v) + eps)` with Adam's bias-corrected second moment `v` after it.
     """
 
     WEIGHT_GRAD = 0  # sum of w * g
@@ -54,6 +55,8 @@ class Sum(enum.IntEnum):
     MOVED = 9  # number of d != 0
     NONFINITE = 10  # number of NaN and infinite entries of g, m and w'
     WEIGHT_MAX = 11  # max of |w|: the one row that is a maximum, not a sum
+    SCALED_GRAD_SQ = 12  # sum of u**2
+    WEIGHT_SCALED_GRAD = 13  # sum of w * u
 
 
 UNIT_SUMS: Final = (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.TURN_SQ)
@@ -114,6 +117,7 @@ class OptimizerInfo:
         reasons: per parameter group, why no theory applies ("" where one does).
         has_momentum: whether a momentum is measured.
         hyperparameters: per parameter group, what it was constructed with.
+        has_second_moment: whether it scales gradients by a second moment.
     """
 
     name: str
@@ -121,6 +125,7 @@ class OptimizerInfo:
     reasons: tuple[str, ...]
     has_momentum: bool
     hyperparameters: tuple[Mapping[str, Any], ...]
+    has_second_moment: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dynoscope.measurement import GroupState, OptimizerInfo
+from dynoscope.metrics.sums import SecondMoment
 
 __all__ = ["Adapter", "adapter_for"]
 
@@ -30,11 +31,14 @@ class Adapter:
         momentum_key: the momentum's key in the optimizer's state, "" if none.
         keys: keys that every parameter group of this class has.
         theory: which theory applies to a group.
+        second_moment_keys: keys of the second moment in the optimizer's state; the
+            first that is there is what the optimizer divides by.
     """
 
     momentum_key: str
     keys: frozenset[str]
     theory: Theory
+    second_moment_keys: tuple[str, ...] = ()
 
     def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
         """What a run's manifest says of the optimizer."""
@@ -48,6 +52,7 @@ class Adapter:
                 {key: value for key, value in group.items() if key != "params"}
                 for group in optimizer.param_groups
             ),
+            has_second_moment=bool(self.second_moment_keys),
         )
 
     def momentum(
@@ -57,6 +62,25 @@ class Adapter:
         # `state` makes an entry for whatever it is asked by index: use get.
         found = optimizer.state.get(parameter, {}).get(self.momentum_key)
         return found if isinstance(found, torch.Tensor) else None
+
+    def second_moment(
+        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor, group: int
+    ) -> SecondMoment | None:
+        """What the step has just divided the parameter's momentum by, if anything."""
+        state = optimizer.state.get(parameter, {})
+        v = next((state[k] for k in self.second_moment_keys if k in state), None)
+        if v is None:
+            return None
+        settings, count = optimizer.param_groups[group], state["step"]
+        # Read a number where that is free; stay on an accelerator where it is not.
+        beta2, count = _cheap(settings["betas"][1]), _cheap(count)
+        return SecondMoment(v, (1 - beta2**count) ** 0.5, settings["eps"])
+
+
+def _cheap(number: float | torch.Tensor) -> float | torch.Tensor:
+    if isinstance(number, torch.Tensor) and number.device.type == "cpu":
+        return float(number)
+    return number
 
 
 def capture(group: Group) -> Callable[[], GroupState]:
@@ -149,14 +173,15 @@ def _blockwise(kind: str) -> Theory:
 
 _ADAM_KEYS = frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"})
 _LION_KEYS = frozenset({"lr", "betas", "weight_decay"})
+_SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # the maximum with amsgrad
 _ADAPTERS: Final[Mapping[str, Adapter]] = {
     "SGD": Adapter(
         "momentum_buffer",
         frozenset({"lr", "momentum", "dampening", "nesterov", "weight_decay"}),
         _always("sgdm"),
     ),
-    "Adam": Adapter("exp_avg", _ADAM_KEYS, _adam),
-    "AdamW": Adapter("exp_avg", _ADAM_KEYS, _adamw),
+    "Adam": Adapter("exp_avg", _ADAM_KEYS, _adam, _SECOND_MOMENTS),
+    "AdamW": Adapter("exp_avg", _ADAM_KEYS, _adamw, _SECOND_MOMENTS),
     "Lion": Adapter("exp_avg", _LION_KEYS, _always("lion")),
     "LionK": Adapter("exp_avg", _LION_KEYS, _lionk),
     "NormGD": Adapter("exp_avg", _LION_KEYS, _always("normgd")),

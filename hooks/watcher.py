@@ -135,7 +135,12 @@ class Watcher:
         start = time.perf_counter()
         optimizer, adapter = self._watched.optimizer, self._watched.adapter
         momenta = [adapter.momentum(optimizer, p) for p in self._parameters]
-        self._kernel.after(opened.grads, momenta)
+        layers = self._watched.subject.layers
+        seconds = [
+            adapter.second_moment(optimizer, p, layer.group)
+            for p, layer in zip(self._parameters, layers, strict=True)
+        ]
+        self._kernel.after(opened.grads, momenta, seconds)
         fetch = self._kernel.ship()
         groups = opened.groups
         spent = opened.seconds + time.perf_counter() - start

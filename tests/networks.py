@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     ),
     "adam_l2": lambda m: torch.optim.Adam(m.parameters(), lr=3e-3, weight_decay=1e-3),
     "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3, weight_decay=0.1),
+    "amsgrad": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3, amsgrad=True),
     "lion": lambda m: Lion(m.parameters(), lr=1e-3, weight_decay=0.3),
 }
 

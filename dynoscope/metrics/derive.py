@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray, Sum
 from dynoscope.metrics.turning import Turning, angle, combine
@@ -30,6 +31,7 @@ __all__ = [
     "momentum_norm",
     "nonfinite",
     "roll_up",
+    "scaled_grad_norm",
     "sums_of",
     "unmoved_share",
     "update_grad_cos",
@@ -38,6 +40,7 @@ __all__ = [
     "weight_grad_cos",
     "weight_max",
     "weight_norm",
+    "weight_scaled_grad_cos",
     "weight_update_cos",
 ]
 
@@ -59,6 +62,8 @@ class LayerSums:
     moved: FloatArray
     nonfinite: FloatArray
     weight_max: FloatArray
+    scaled_grad_sq: FloatArray
+    weight_scaled_grad: FloatArray
 
     @property
     def turning(self) -> Turning:
@@ -80,6 +85,11 @@ class LayerSums:
         """
         named = {s.name.lower(): sums[..., s, :] for s in Sum}
         return cls(np.broadcast_to(numel, named["weight_sq"].shape), **named)
+
+    def of_layers(self, layers: npt.NDArray[np.intp]) -> "LayerSums":
+        """The same sums of some layers only, by index."""
+        fields = (field.name for field in dataclasses.fields(self))
+        return LayerSums(**{name: getattr(self, name)[..., layers] for name in fields})
 
 
 def weight_norm(s: LayerSums) -> FloatArray:
@@ -152,6 +162,16 @@ def update_grad_cos(s: LayerSums) -> FloatArray:
     return _cosine(s.grad_update, s.update_sq, s.grad_sq)
 
 
+def scaled_grad_norm(s: LayerSums) -> FloatArray:
+    """l2 norm of u = g / (sqrt(v) + eps); sqrt(numel) where v is steady noise's."""
+    return np.sqrt(s.scaled_grad_sq)
+
+
+def weight_scaled_grad_cos(s: LayerSums) -> FloatArray:
+    """Cosine between weight and u = g / (sqrt(v) + eps)."""
+    return _cosine(s.weight_scaled_grad, s.weight_sq, s.scaled_grad_sq)
+
+
 def unmoved_share(s: LayerSums) -> FloatArray:
     """Share of weights that are bit for bit the same after the step."""
     return 1.0 - s.moved / s.numel
@@ -179,6 +199,8 @@ LAYER_METRICS: Final[Mapping[str, Callable[[LayerSums], FloatArray]]] = {
         weight_update_cos,
         momentum_grad_cos,
         update_grad_cos,
+        scaled_grad_norm,
+        weight_scaled_grad_cos,
         unmoved_share,
         nonfinite,
     )
@@ -201,6 +223,7 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     m = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
     weight, grad = m["weight_norm"], m["grad_l2"]
     update, momentum = m["update_norm"], m["momentum_norm"]
+    scaled = m["scaled_grad_norm"]
     weight_update = _product(m["weight_update_cos"], weight, update)
     after_sq = weight**2 + 2 * weight_update + update**2
     turn_sq = after_sq * np.sin(m["angular_update"]) ** 2
@@ -218,6 +241,8 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
         moved=np.rint((1.0 - m["unmoved_share"]) * numel),
         nonfinite=m["nonfinite"],
         weight_max=m["weight_max"],
+        scaled_grad_sq=scaled**2,
+        weight_scaled_grad=_product(m["weight_scaled_grad_cos"], weight, scaled),
     )
 
 

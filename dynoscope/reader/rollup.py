@@ -93,14 +93,27 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         "numel": sums.numel,
         "lr": _common(arrays["lr"]),
         "weight_decay": _common(arrays["weight_decay"]),
+        "effective_weight_decay": _effective_weight_decay(arrays),
         **derive(sums),
         **_predictions(arrays),
     }
 
 
+def _effective_weight_decay(arrays: Mapping[str, FloatArray]) -> FloatArray:
+    """How fast the squared norm of all layers decays: layers count by theirs."""
+    weight_sq = arrays["weight_norm"] ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        decayed = np.where(
+            weight_sq == 0, 0.0, arrays["effective_weight_decay"] * weight_sq
+        )
+        decay: FloatArray = decayed.sum(axis=1) / weight_sq.sum(axis=1)
+    return decay
+
+
 def _predictions(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     return {
         **_turning(arrays, "pred_"),
+        **_turning(arrays, "pred_effective_"),
         **_turning(arrays, "traj_"),
         "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
         "pred_half_life": _common(arrays["pred_half_life"]),

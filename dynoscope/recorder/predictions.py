@@ -9,13 +9,11 @@ import numpy as np
 from dynoscope import theory
 from dynoscope.errors import TheoryError
 from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.recorder.means import RunningMean
 
 __all__ = ["Predictor", "hyperparameters"]
 
 _HYPERPARAMETERS: Final = [field.name for field in dataclasses.fields(GroupState)]
-
-AVERAGING: Final = 0.99
-"""Weight of the past in the running mean of the effective gradient."""
 
 
 class Predictor:
@@ -32,8 +30,7 @@ class Predictor:
         self._members = [np.flatnonzero(group_of == g) for g in range(len(self._kinds))]
         self._sharing = np.array([kind == "normgd" for kind in self._kinds])[group_of]
         self._sharing_all = "excluded" not in subject.unwatched.values()
-        self._effective = np.zeros(self._numel.size)
-        self._weight = np.zeros(self._numel.size)
+        self._effective = RunningMean(self._numel.size)
         self.problems: dict[str, None] = {}
 
     def predict(
@@ -49,7 +46,7 @@ class Predictor:
             For each `pred_*` column, shape (steps, layers); NaN where no theory
             applies.
         """
-        means = self._running_mean(effective_grad_sq)
+        means = self._effective.update(effective_grad_sq)
         shape = effective_grad_sq.shape
         columns = {name: np.full(shape, np.nan) for name in theory.Equilibrium._fields}
         for index, members in enumerate(self._members):
@@ -99,20 +96,6 @@ class Predictor:
         grows = np.isinf(norm[:, sharing])
         norm[:, sharing] *= np.sqrt(np.where(grows, 1.0, share))
         rms[:, sharing] *= np.sqrt(share)
-
-    def _running_mean(self, values: FloatArray) -> FloatArray:
-        """Exponential mean along the steps, unbiased from the first one on."""
-        means = np.empty_like(values)
-        for t, row in enumerate(values):
-            known = np.isfinite(row)
-            decay = np.where(known, AVERAGING, 1.0)
-            self._effective = decay * self._effective + (1 - decay) * np.where(
-                known, row, 0.0
-            )
-            self._weight = decay * self._weight + (1 - decay)
-            with np.errstate(invalid="ignore"):
-                means[t] = self._effective / self._weight
-        return means
 
 
 def hyperparameters(states: Sequence[GroupState]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.metrics.normalization import MomentumTracer
 from dynoscope.recorder.predictions import Predictor
+from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
@@ -30,6 +31,7 @@ __all__ = ["TableBuilder", "row_batch", "scalar_columns"]
 Columns = Mapping[str, Any]
 
 _OF_GRADIENT = ("grad_sq", "grad_abs", "weight_grad", "momentum_grad", "grad_update")
+_OF_SECOND_MOMENT = ("scaled_grad_sq", "weight_scaled_grad")
 _OF_MOMENTUM = ("momentum_sq", "momentum_grad")
 
 
@@ -46,6 +48,7 @@ class TableBuilder:
         self._group = np.array([layer.group for layer in subject.layers])
         self._names = pa.array([layer.name for layer in subject.layers])
         self._predictor = Predictor(subject)
+        self._sensitivity = Sensitivity(subject)
         self._trajectories = Trajectories(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
@@ -88,8 +91,11 @@ class TableBuilder:
     ) -> Columns:
         sums = np.stack([host.sums for host in hosts])
         named = LayerSums.of(self._numel, sums)
-        for name in _OF_GRADIENT:
+        for name in (*_OF_GRADIENT, *_OF_SECOND_MOMENT):
             getattr(named, name)[~has_grad] = np.nan
+        if not self._subject.optimizer.has_second_moment:
+            for name in _OF_SECOND_MOMENT:
+                getattr(named, name)[:] = np.nan
         has_momentum = self._has_momentum(groups)
         for name in _OF_MOMENTUM:
             getattr(named, name)[~has_momentum] = np.nan
@@ -103,6 +109,7 @@ class TableBuilder:
             "weight_decay": _per_group(groups, "weight_decay")[:, self._group],
             **derive(named),
             **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
+            **self._sensitivity.columns(groups, named),
             **self._trajectories.predict(steps, groups, named),
         }
 

@@ -118,12 +118,27 @@ _LAYERS = Table(
             "Cosine between update and gradient; -1 for plain gradient descent.",
         ),
         _measured(
+            "scaled_grad_norm", "", "scaled gradient norm",
+            "l2 norm of u = g / (sqrt(v) + eps), with Adam's second moment v.",
+            "Kosson et al. 2024, appendix K", log=True,
+        ),
+        _measured(
+            "weight_scaled_grad_cos", "", "cos(weight, scaled gradient)",
+            "Cosine between weight and u = g / (sqrt(v) + eps); 0 if scale-invariant.",
+            "Kosson et al. 2024, appendix K",
+        ),
+        _measured(
             "unmoved_share", "", "unmoved share",
             "Share of weights that are bit for bit the same after the step.",
         ),
         _measured(
             "nonfinite", "", "non-finite entries",
             "NaN and infinite entries of gradient, momentum and weight after the step.",
+        ),
+        _measured(
+            "effective_weight_decay", "", "effective weight decay",
+            "weight_decay + E<w, u>/E||w||^2, u the gradient as it enters an update.",
+            "Kosson et al. 2024, appendix L, eq. 94",
         ),
         _LR,
         _WEIGHT_DECAY,
@@ -142,6 +157,16 @@ _LAYERS = Table(
         _predicted(
             "pred_half_life", "", "steps", "half-life of the norm",
             "Steps in which the norm closes half its distance to equilibrium.",
+        ),
+        _predicted(
+            "pred_effective_weight_norm", "weight_norm", "",
+            "predicted weight norm, effective decay",
+            "Weight norm in equilibrium at the effective weight decay.",
+        ),
+        _predicted(
+            "pred_effective_angular_update", "angular_update", "rad",
+            "predicted angular update, effective decay",
+            "Expected angle per step in equilibrium at the effective weight decay.",
         ),
         _carried(
             "traj_weight_norm", "weight_norm", "", "weight norm on schedule",

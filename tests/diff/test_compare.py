@@ -23,6 +23,7 @@ POSITIVE = {
     "update_norm", "update_ratio", "angular_update", "lr", "weight_decay",
     "pred_weight_norm", "pred_angular_update", "pred_update_rms", "pred_half_life",
     "traj_weight_norm", "traj_angular_update",
+    "scaled_grad_norm", "pred_effective_weight_norm", "pred_effective_angular_update",
 }  # fmt: skip
 
 

@@ -61,6 +61,8 @@ def test_what_can_be_negative_or_zero_is_compared_by_difference() -> None:
         if column.role != "key" and kind_of(column) == "difference"
     }
     cosines = {name for name in TABLES["layers"].names() if name.endswith("_cos")}
-    assert by_difference == cosines | {"unmoved_share", "nonfinite", "grad_density"}
+    assert by_difference == cosines | {
+        *("unmoved_share", "nonfinite", "grad_density", "effective_weight_decay")
+    }
     counts = [c for c in TABLES["normalization"].columns if c.role == "measured"]
     assert {kind_of(column) for column in counts} == {"difference"}

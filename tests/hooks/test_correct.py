@@ -29,6 +29,7 @@ class Saved:
     grad: Array
     momentum: Array | None
     after: Array
+    scaled_grad: Array | None = None
 
 
 def as_rows(x: Tensor) -> Array:
@@ -56,9 +57,22 @@ def train_and_save(
         optimizer.step()
         for name, p in model.named_parameters():
             saved[name].after = as_rows(p)
+            saved[name].scaled_grad = scaled_grad(optimizer, p)
         optimizer.zero_grad()
         steps.append(saved)
     return steps
+
+
+def scaled_grad(optimizer: torch.optim.Optimizer, p: Tensor) -> Array | None:
+    """g / (sqrt(v) + eps), from the state that torch's Adam keeps."""
+    state, group = optimizer.state[p], optimizer.param_groups[0]
+    if "exp_avg_sq" not in state:
+        return None
+    assert p.grad is not None
+    second_moment = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    v = as_rows(second_moment) / (1 - group["betas"][1] ** float(state["step"]))
+    scaled: Array = as_rows(p.grad) / (np.sqrt(v) + group["eps"])
+    return scaled
 
 
 def ratio(a: float, b: float) -> float:
@@ -88,6 +102,10 @@ def expected_layer(parts: list[Saved]) -> dict[str, float]:
          for s, z in zip(parts, zero, strict=True)]
     )  # fmt: skip
     update = after - w
+    u = np.concatenate(
+        [np.full(s.weight.size, np.nan) if s.scaled_grad is None
+         else s.scaled_grad.ravel() for s in parts]
+    )  # fmt: skip
     l1, l2 = float(np.abs(g).sum()), float(np.linalg.norm(g))
     return {
         "weight_norm": float(np.linalg.norm(w)),
@@ -104,6 +122,8 @@ def expected_layer(parts: list[Saved]) -> dict[str, float]:
         "weight_update_cos": cosine(w, update),
         "momentum_grad_cos": cosine(m, g),
         "update_grad_cos": cosine(update, g),
+        "scaled_grad_norm": float(np.linalg.norm(u)),
+        "weight_scaled_grad_cos": cosine(w, u),
         "unmoved_share": float((after == w).mean()),
         "nonfinite": 0.0,
     }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynoscope.measurement import Host, Sum
-from dynoscope.metrics.sums import Kernel, Spec
+from dynoscope.metrics.sums import Kernel, SecondMoment, Spec
 
 SHAPES = st.one_of(
     st.just(()),
@@ -21,6 +21,7 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
 def run(
     before: list[Tensor], after: list[Tensor], grads: list[Tensor | None],
     momenta: list[Tensor | None], *, rows: bool = True,
+    seconds: list[SecondMoment | None] | None = None,
 ) -> Host:  # fmt: skip
     parameters = [torch.nn.Parameter(w.clone()) for w in before]
     kernel = Kernel(
@@ -29,13 +30,16 @@ def run(
     kernel.before(grads, momenta)
     for parameter, w in zip(parameters, after, strict=True):
         parameter.data.copy_(w)
-    kernel.after(grads, momenta)
+    kernel.after(grads, momenta, seconds or [None] * len(parameters))
     return kernel.ship()()
 
 
-def wanted(w: Tensor, after: Tensor, g: Tensor, m: Tensor) -> dict[Sum, float]:
-    a, b, g, m = (x.double().flatten() for x in (w, after, g, m))
+def wanted(
+    w: Tensor, after: Tensor, g: Tensor, m: Tensor, second: SecondMoment
+) -> dict[Sum, float]:
+    a, b, g, m, v = (x.double().flatten() for x in (w, after, g, m, second.v))
     d = b - a
+    u = g / ((v / second.correction**2) ** 0.5 + second.eps)
     turn = d - (a @ d) / (a @ a) * a
     return {
         Sum.GRAD_SQ: float(g @ g),
@@ -50,6 +54,8 @@ def wanted(w: Tensor, after: Tensor, g: Tensor, m: Tensor) -> dict[Sum, float]:
         Sum.MOVED: float((d != 0).sum()),
         Sum.NONFINITE: 0.0,
         Sum.WEIGHT_MAX: float(a.abs().max()),
+        Sum.SCALED_GRAD_SQ: float(u @ u),
+        Sum.WEIGHT_SCALED_GRAD: float(a @ u),
     }
 
 
@@ -57,6 +63,7 @@ def scale(s: Sum, sums: dict[Sum, float], update_sq: float) -> float:
     """What an error is to be held against: signed sums may cancel to anything."""
     sizes = {
         Sum.WEIGHT_GRAD: sums[Sum.WEIGHT_SQ] * sums[Sum.GRAD_SQ],
+        Sum.WEIGHT_SCALED_GRAD: sums[Sum.WEIGHT_SQ] * sums[Sum.SCALED_GRAD_SQ],
         Sum.MOMENTUM_GRAD: sums[Sum.MOMENTUM_SQ] * sums[Sum.GRAD_SQ],
         Sum.WEIGHT_UPDATE: sums[Sum.WEIGHT_SQ] * update_sq,
         Sum.GRAD_UPDATE: sums[Sum.GRAD_SQ] * update_sq,
@@ -83,9 +90,13 @@ def test_every_sum(
     before = [draw(s) for s in shapes]
     after = [w + (0.1 * draw(tuple(w.shape))).to(dtype) for w in before]
     grads, momenta = [draw(s) for s in shapes], [draw(s) for s in shapes]
-    host = run(before, after, [*grads], [*momenta], rows=rows)
+    seconds = [
+        SecondMoment((draw(s) ** 2 + 0.01).to(dtype), 0.1 + i, 1e-8 * 10 ** (3 * i))
+        for i, s in enumerate(shapes)
+    ]
+    host = run(before, after, [*grads], [*momenta], rows=rows, seconds=[*seconds])
     for i in range(len(shapes)):
-        sums = wanted(before[i], after[i], grads[i], momenta[i])
+        sums = wanted(before[i], after[i], grads[i], momenta[i], seconds[i])
         update = after[i].double() - before[i].double()
         for s, value in sums.items():
             size = scale(s, sums, float((update**2).sum()))
@@ -137,8 +148,21 @@ def test_nonfinite_entries_are_counted(size: int) -> None:
 def test_what_is_absent_sums_to_zero() -> None:
     before = [torch.ones(3), torch.ones(9000)]
     host = run(before, before, [None, None], [None, None])
-    absent = [Sum.GRAD_SQ, Sum.GRAD_ABS, Sum.WEIGHT_GRAD, Sum.MOMENTUM_SQ, Sum.MOVED]
+    absent = [
+        *(Sum.GRAD_SQ, Sum.GRAD_ABS, Sum.WEIGHT_GRAD, Sum.MOMENTUM_SQ, Sum.MOVED),
+        *(Sum.SCALED_GRAD_SQ, Sum.WEIGHT_SCALED_GRAD),
+    ]
     assert not host.sums[absent].any()
+
+
+@pytest.mark.parametrize("size", [20, 9000])
+def test_a_second_moment_in_some_layers_only(size: int) -> None:
+    weight, grad = torch.full((size,), 2.0), torch.full((size,), 3.0)
+    second = SecondMoment(torch.full((size,), 0.25), torch.tensor(0.5), 0.5)
+    host = run([weight] * 3, [weight] * 3, [grad, grad, None], [None] * 3,
+               seconds=[second, None, None])  # fmt: skip
+    assert host.sums[Sum.SCALED_GRAD_SQ].tolist() == [size * 4, 0, 0]
+    assert host.sums[Sum.WEIGHT_SCALED_GRAD].tolist() == [size * 4, 0, 0]
 
 
 def test_channels_come_in_the_order_of_the_layers() -> None:

@@ -9,17 +9,20 @@ from dynoscope.metrics.derive import LAYER_METRICS
 from dynoscope.metrics.full_gradient import FULL_GRADIENT_METRICS
 from dynoscope.metrics.neurons import NEURON_METRICS
 from dynoscope.metrics.normalization import NORMALIZATION_METRICS
+from dynoscope.recorder.sensitivity import EFFECTIVE_PREDICTIONS
 from dynoscope.schema import TABLES, metric
 from dynoscope.schema.arrow import arrow_schema
 
 
 def test_every_computed_metric_has_an_entry_and_back() -> None:
-    assert set(TABLES["layers"].names("measured")) == set(LAYER_METRICS)
+    measured = {*LAYER_METRICS, "effective_weight_decay"}
+    assert set(TABLES["layers"].names("measured")) == measured
     assert tuple(TABLES["neurons"].names("measured")) == NEURON_METRICS
     assert tuple(TABLES["normalization"].names("measured")) == NORMALIZATION_METRICS
-    measured = TABLES["full_gradients"].names("measured")
-    assert set(measured) == {"loss", *FULL_GRADIENT_METRICS}
+    full = TABLES["full_gradients"].names("measured")
+    assert set(full) == {"loss", *FULL_GRADIENT_METRICS}
     predicted = {f"pred_{name}" for name in theory.Equilibrium._fields}
+    predicted |= {f"pred_effective_{name}" for name in EFFECTIVE_PREDICTIONS}
     carried = {f"traj_{name}" for name in theory.Trajectory._fields}
     assert set(TABLES["layers"].names("predicted")) == predicted | carried
     assert set(TABLES["groups"].names("setting")) <= set(GroupState.__annotations__)

@@ -12,5 +12,6 @@ are stacked and summed together, since for them the calls cost more than the num
 
 from dynoscope.metrics.sums.kernel import Kernel
 from dynoscope.metrics.sums.spec import Spec
+from dynoscope.metrics.sums.tensors import SecondMoment
 
-__all__ = ["Kernel", "Spec"]
+__all__ = ["Kernel", "SecondMoment", "Spec"]

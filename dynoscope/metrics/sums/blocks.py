@@ -1,5 +1,6 @@
 """Layers that are summed together: small ones stacked, large ones in pieces."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,7 +10,13 @@ from torch import Tensor
 from dynoscope.measurement import Sum
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import Tensors, flat, sum_units, unit_rows
+from dynoscope.metrics.sums.tensors import (
+    SecondMoments,
+    Tensors,
+    flat,
+    sum_units,
+    unit_rows,
+)
 
 __all__ = ["Block", "Large", "Scratch", "Stack"]
 
@@ -22,7 +29,7 @@ class Block(Protocol):
     def before(self, grads: Tensors, momenta: Tensors) -> None:
         """Take the sums of what is there before the step; keep the weights."""
 
-    def after(self, grads: Tensors) -> None:
+    def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """Take the sums of what the step has changed."""
 
 
@@ -45,7 +52,8 @@ class Stack:
         self._old, self._grad, self._momentum = self._inputs
         self._products = torch.empty_like(self._inputs)
         self._update, self._product = torch.zeros_like(self._inputs[:2])
-        buffers = (self._old, self._grad, self._momentum, self._update)
+        self._root = torch.ones_like(self._old)  # a divisor: 1, not 0, where padded
+        buffers = (self._old, self._grad, self._momentum, self._update, self._root)
         self._slots = {id(buffer): self._cut(buffer) for buffer in buffers}
 
     def before(self, grads: Tensors, momenta: Tensors) -> None:
@@ -64,7 +72,7 @@ class Stack:
         torch.amax(weight, 1, out=self.sums[Sum.WEIGHT_MAX])
         torch.sum(grad, 1, out=self.sums[Sum.GRAD_ABS])
 
-    def after(self, grads: Tensors) -> None:
+    def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
         old, grad, update = self._old, self._grad, self._update
         self._fill(update, self._parameters)
@@ -75,18 +83,32 @@ class Stack:
         if kept := self._with_channels:
             for row, x in enumerate((grad, old, update)):
                 torch.cat(self._slots[id(x)][:kept], out=self._channels[row])
+        if any(second is not None for second in seconds):
+            self._take_scaled(seconds)
+
+    def _take_scaled(self, seconds: SecondMoments) -> None:
+        """Take the sums of the gradient scaled by its second moment."""
+        root, scaled = self._root, self._update  # the update is done with
+        self._fill(root, [second and second.v for second in seconds], absent=math.inf)
+        root.sqrt_()
+        for slot, second in zip(self._slots[id(root)], seconds, strict=True):
+            if second is not None:
+                slot.div_(second.correction).add_(second.eps)
+        torch.div(self._grad, root, out=scaled)
+        self._dot(scaled, scaled, Sum.SCALED_GRAD_SQ)
+        self._dot(self._old, scaled, Sum.WEIGHT_SCALED_GRAD)
 
     def _cut(self, buffer: Tensor) -> list[Tensor]:
         """One view per layer of its part of a buffer."""
         return [row[:size] for row, size in zip(buffer, self._sizes, strict=True)]
 
-    def _fill(self, buffer: Tensor, tensors: Tensors) -> None:
+    def _fill(self, buffer: Tensor, tensors: Tensors, absent: float = 0.0) -> None:
         slots, flats = [], []
         for slot, x, like in zip(
             self._slots[id(buffer)], tensors, self._parameters, strict=True
         ):
             if x is None:
-                slot.zero_()
+                slot.fill_(absent)
             else:
                 slots.append(slot)
                 flats.append(flat(x, like))
@@ -157,14 +179,21 @@ class Large:
             if g is not None:
                 torch.dot(m, g, out=out[Sum.MOMENTUM_GRAD])
 
-    def after(self, grads: Tensors) -> None:
+    def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
-        gradients = self._pieces(grads[0])
+        gradients, second = self._pieces(grads[0]), seconds[0]
+        squares = self._pieces(second and second.v)
         for k, w in enumerate(self._pieces(self._parameter)):
             update = self._after_piece(k, w)
             if gradients:
                 g = self._scratch.cast(1, gradients[k])
                 torch.dot(g, update, out=self._out[k][Sum.GRAD_UPDATE])
+                if second is not None:
+                    offset = second.eps * second.correction
+                    self._scaled_piece(k, g, squares[k], offset)
+        if second is not None:  # the pieces left the bias correction to the end
+            self.sums[Sum.SCALED_GRAD_SQ].mul_(second.correction**2)
+            self.sums[Sum.WEIGHT_SCALED_GRAD].mul_(second.correction)
 
     def _after_piece(self, k: int, w: Tensor) -> Tensor:
         scratch, size, out = self._scratch, w.numel(), self._out[k]
@@ -174,6 +203,16 @@ class Large:
         sign = torch.sign(update, out=product)
         torch.dot(sign, sign, out=out[Sum.MOVED])
         return update
+
+    def _scaled_piece(
+        self, k: int, g: Tensor, v: Tensor, offset: float | Tensor
+    ) -> None:
+        scratch, out = self._scratch, self._out[k]
+        old = scratch.cast(0, self._saved[k])
+        root = torch.sqrt(scratch.cast(2, v), out=scratch.take(3, g.numel()))
+        scaled = torch.div(g, root.add_(offset), out=root)
+        torch.dot(scaled, scaled, out=out[Sum.SCALED_GRAD_SQ])
+        torch.dot(old, scaled, out=out[Sum.WEIGHT_SCALED_GRAD])
 
     def _pieces(self, x: Tensor | None) -> Sequence[Tensor]:
         return () if x is None else flat(x, self._parameter).split(self._cuts)

@@ -10,7 +10,7 @@ from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import Tensors, count_nonfinite
+from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, count_nonfinite
 
 __all__ = ["Kernel"]
 
@@ -62,10 +62,10 @@ class Kernel:
             block.before([grads[i] for i in group], [momenta[i] for i in group])
 
     @torch.no_grad()
-    def after(self, grads: Tensors, momenta: Tensors) -> None:
-        """Take what needs the weights after the step."""
+    def after(self, grads: Tensors, momenta: Tensors, seconds: SecondMoments) -> None:
+        """Take what needs the weights, and the second moments, after the step."""
         for group, block, _ in self._blocks:
-            block.after([grads[i] for i in group])
+            block.after([grads[i] for i in group], [seconds[i] for i in group])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
         dirty = {pack for pack in self._packs if not pack.is_known_finite()}

@@ -1,17 +1,44 @@
 """Sums over runs of elements, and tensors laid out for them."""
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from dynoscope.measurement import UNIT_SUMS
 
-__all__ = ["Tensors", "count_nonfinite", "flat", "sum_units", "unit_rows"]
+__all__ = [
+    "SecondMoment",
+    "SecondMoments",
+    "Tensors",
+    "count_nonfinite",
+    "flat",
+    "sum_units",
+    "unit_rows",
+]
 
 Tensors: TypeAlias = Sequence[Tensor | None]
 """Tensors in the order of some layers; None where a layer has none."""
+
+
+class SecondMoment(NamedTuple):
+    """A parameter's second moment as Adam divides by it: sqrt(v) / correction + eps.
+
+    Attributes:
+        v: running mean of the squared gradient, after the step.
+        correction: root of its bias correction, sqrt(1 - beta2**t); a tensor of one
+            element where the optimizer counts its steps on an accelerator.
+        eps: what is added to the root.
+    """
+
+    v: Tensor
+    correction: float | Tensor
+    eps: float
+
+
+SecondMoments: TypeAlias = Sequence[SecondMoment | None]
+"""Second moments in the order of some layers; None where a layer has none."""
 
 LONG: Final = 1 << 14
 """Above this length a norm, taken in one pass, would lose float32 accuracy."""

@@ -1,0 +1,96 @@
+"""Effective weight decay of every layer and step, and what it predicts."""
+
+import numpy as np
+
+from dynoscope import theory
+from dynoscope.errors import TheoryError
+from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.metrics.derive import LayerSums
+from dynoscope.metrics.sensitivity import radial_part
+from dynoscope.recorder.means import RunningMean
+from dynoscope.recorder.predictions import hyperparameters
+
+__all__ = ["EFFECTIVE_PREDICTIONS", "Sensitivity"]
+
+EFFECTIVE_PREDICTIONS = ("weight_norm", "angular_update")
+"""Fields of the equilibrium at the effective weight decay that are recorded."""
+
+
+class Sensitivity:
+    """Weight decay as it acts on each layer, the gradient's share included.
+
+    Args:
+        subject: what is watched.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._numel = np.array([layer.numel for layer in subject.layers], float)
+        self._kinds = subject.optimizer.kinds
+        self._group = np.array([layer.group for layer in subject.layers])
+        self._means = RunningMean(3, self._numel.size)
+
+    def columns(
+        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
+    ) -> dict[str, FloatArray]:
+        """Take a batch of consecutive measured steps.
+
+        Args:
+            groups: per step, the state of each parameter group.
+            sums: of the layers, shape (steps, layers).
+
+        Returns:
+            `effective_weight_decay` and the `pred_effective_*` columns, shape
+            (steps, layers). Predictions are NaN where the effective weight decay
+            is not positive, or so large that a step would erase the weight.
+        """
+        radial = np.full_like(sums.weight_sq, np.nan)
+        decay = np.empty_like(radial)
+        for index, kind in enumerate(self._kinds):
+            at = np.flatnonzero(self._group == index)
+            beta1, beta2, decay[:, at] = (
+                np.array([[getattr(step[index], name)] for step in groups])
+                for name in ("beta1", "beta2", "weight_decay")
+            )
+            radial[:, at] = radial_part(kind, sums.of_layers(at), beta1, beta2)
+        weight_sq = np.where(np.isfinite(radial), sums.weight_sq, np.nan)
+        effective_grad_sq = sums.grad_sq * sums.weight_sq
+        means = self._means.update(
+            np.stack([radial, weight_sq, effective_grad_sq], axis=1)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(means[:, 1] == 0, np.nan, means[:, 0] / means[:, 1])
+        effective = decay + share
+        return {
+            "effective_weight_decay": effective,
+            **self._predict(groups, effective, means[:, 2]),
+        }
+
+    def _predict(
+        self,
+        groups: list[tuple[GroupState, ...]],
+        effective: FloatArray,
+        effective_grad_sq: FloatArray,
+    ) -> dict[str, FloatArray]:
+        columns = {
+            name: np.full_like(effective, np.nan) for name in EFFECTIVE_PREDICTIONS
+        }
+        for index, kind in enumerate(self._kinds):
+            at = np.flatnonzero(self._group == index)
+            if kind is None or not at.size:
+                continue
+            settings = hyperparameters([step[index] for step in groups])
+            decay = effective[:, at]
+            exists = (decay > 0) & (settings["lr"] * decay < 1)
+            settings["weight_decay"] = np.where(exists, decay, 0.0)
+            try:
+                found = theory.equilibrium(
+                    kind,
+                    numel=self._numel[at],
+                    effective_grad_sq=effective_grad_sq[:, at],
+                    **settings,
+                )
+            except TheoryError:
+                continue  # the plain prediction fails likewise, and says so
+            for name, column in columns.items():
+                column[:, at] = np.where(exists, getattr(found, name), np.nan)
+        return {f"pred_effective_{name}": column for name, column in columns.items()}
