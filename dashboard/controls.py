@@ -72,7 +72,7 @@ def metric_options() -> Options:
 
 
 def count_options() -> Options:
-    """Every count of a normalization layer."""
+    """Every count, and every companion, of a normalization layer."""
     table = TABLES["normalization"]
     return [
         {"value": name, "label": table[name].label} for name in table.names("measured")

@@ -137,7 +137,7 @@ def layer_plot(states: States, layer: str, name: str, scheme: Scheme) -> Plot:
 
 
 def count_plot(states: States, name: str, scheme: Scheme) -> Plot:
-    """Channel counts: all layers of each run, and each layer of the first run."""
+    """A count of channels: all layers of each run, each layer of the first run."""
     curves = []
     for position, (run, state) in enumerate(states.items()):
         with state.lock:
@@ -152,8 +152,11 @@ def count_plot(states: States, name: str, scheme: Scheme) -> Plot:
                 Curve(layer, color, steps, counts[:, i], "dot", 1.0)
                 for i, layer in enumerate(layers)
             ]
-        total = f"{run}, all layers"
-        curves.append(Curve(total, color, steps, counts.sum(axis=1), width=2.4))
+        if metric(name, "normalization").unit == "channels":
+            total, values = "all layers", counts.sum(axis=1)
+        else:
+            total, values = "mean of layers", counts.mean(axis=1)
+        curves.append(Curve(f"{run}, {total}", color, steps, values, width=2.4))
     figure = curves_figure(curves, scheme, keep=name)
     figure["layout"]["yaxis"] = {**figure["layout"]["yaxis"], "rangemode": "tozero"}
     return Plot(figure, _latest([c for c in curves if c.width > 2]))

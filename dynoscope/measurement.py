@@ -65,7 +65,7 @@ output rows (neurons) where they are measured, else its pieces. `t` is taken per
 unit; `dynoscope.metrics.turning.combine` makes a layer of its units."""
 
 CHANNEL_QUANTITIES: Final = ("gradient", "weight", "update")
-"""What is kept, element by element, of a normalization layer's bias."""
+"""What is kept, element by element, of a normalization layer's channels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """The bias of one normalization layer, watched channel by channel."""
+    """Bias of a normalization layer, or weight if it has none, channel by channel."""
 
-    name: str  # the bias parameter's qualified name
+    name: str  # the parameter's qualified name
     module: str  # class name of the normalization layer
     channels: int
-    layer: int  # index of the bias among the subject's layers
+    layer: int  # index of the parameter among the subject's layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Subject:
     Attributes:
         model: class name of the model.
         layers: the watched parameters, in the model's order.
-        normalization: biases of normalization layers.
+        normalization: normalization layers.
         optimizer: what is known of the optimizer.
         unwatched: parameters of the model that are not measured, with the reason.
     """

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import torch
 from torch import nn
@@ -12,6 +13,14 @@ from dynoscope.hooks.optimizers import Adapter, adapter_for
 from dynoscope.measurement import Channels, Layer, Subject
 
 __all__ = ["Watched", "find_watched"]
+
+
+NORMALIZATIONS: Final = (
+    nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,13 +181,27 @@ def _layer(found: _Found, group: int, neurons: bool) -> Layer:
 
 
 def _channels(chosen: Sequence[_Found]) -> Iterator[Channels]:
-    batch_norm = nn.modules.batchnorm._BatchNorm
     for index, found in enumerate(chosen):
         module = found.module
-        if isinstance(module, batch_norm) and found.parameter is module.bias:
+        if _is_normalization(module) and found.parameter is _offset(module):
             yield Channels(
                 name=found.names[0],
                 module=type(module).__name__,
                 channels=found.parameter.numel(),
                 layer=index,
             )
+
+
+def _is_normalization(module: nn.Module) -> bool:
+    # Models bring RMSNorms and LayerNorms of their own; the name says what they are.
+    named = type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
+    return named or isinstance(module, NORMALIZATIONS)
+
+
+def _offset(module: nn.Module) -> nn.Parameter | None:
+    """What a normalization adds to its channels; where nothing, their factors."""
+    for name in ("bias", "weight"):
+        parameter = getattr(module, name, None)
+        if isinstance(parameter, nn.Parameter):
+            return parameter
+    return None

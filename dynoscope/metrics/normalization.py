@@ -1,17 +1,22 @@
 """Momentum tracing: dead, ghost-stepped and revived channels of normalization.
 
-A channel of a normalization layer whose activation is cut off by a ReLU gets a
-gradient of exactly 0. An optimizer with sign updates goes on moving it along
-its decaying momentum (ghost steps), so that when a gradient comes back
-(revival) the weight may be far from where it died. Counting exact zeros of the
-gradient needs no threshold on the momentum's size.
+A channel is an element of a normalization layer's bias, or of its weight where it
+has no bias. One whose activation is cut off by a ReLU gets a gradient of exactly 0.
+An optimizer with sign updates goes on moving it along its decaying momentum (ghost
+steps), so that when a gradient comes back (revival) the weight may be far from where
+it died. Counting exact zeros of the gradient needs no threshold on the momentum's
+size.
+
+Two companions show where that ends: the 95 % quantile of |w|, which nears the edge
+1/weight_decay of Lion's box, and the cosine between the largest weights and the way
+they are moved, which nears 1.
 
 Source: the SepNorm paper, section 3 and figure 2, made robust to thresholds
 (with |m| < constant, the counts would scale with the constant).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -19,7 +24,16 @@ import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
 
-__all__ = ["HORIZONS", "NORMALIZATION_METRICS", "MomentumTracer", "silence"]
+__all__ = [
+    "COMPANIONS",
+    "COUNTS",
+    "HORIZONS",
+    "NORMALIZATION_METRICS",
+    "MomentumTracer",
+    "silence",
+    "top5_cos",
+    "weight_q95",
+]
 
 HORIZONS: Final[Mapping[str, float]] = {
     "revived": 2.5,
@@ -28,8 +42,11 @@ HORIZONS: Final[Mapping[str, float]] = {
 }
 """Revival columns and their k: silent for k time constants of the momentum."""
 
-NORMALIZATION_METRICS: Final = ("dead", "ghost", *HORIZONS)
-"""Every measured column of the `normalization` table, `channels` aside."""
+COUNTS: Final = ("dead", "ghost", *HORIZONS)
+"""Columns that count channels."""
+
+TOP: Final = 0.05
+"""Share of the weights that are the largest."""
 
 
 def silence(k: float, beta: float) -> int:
@@ -90,7 +107,7 @@ class MomentumTracer:
             beta: averaging coefficient of each channel's group.
 
         Returns:
-            For each of NORMALIZATION_METRICS, a mask of shape (channels,).
+            For each of COUNTS, a mask of shape (channels,).
         """
         if not np.array_equal(beta, self._beta, equal_nan=True):
             self._beta = beta
@@ -107,6 +124,45 @@ class MomentumTracer:
         dead = self._silent > 0
         moved = np.abs(update + decay * weight) > 0.5 * lr
         return {"dead": dead, "ghost": dead & moved, **revived}
+
+
+def weight_q95(weight: FloatArray, moved: FloatArray) -> FloatArray:
+    """95 % quantile of |w|, between order statistics linearly.
+
+    Args:
+        weight: before the step, shape (..., channels).
+        moved: not used; the companions are called alike.
+    """
+    quantile: FloatArray = np.quantile(np.abs(weight), 1 - TOP, axis=-1)
+    return quantile
+
+
+def top5_cos(weight: FloatArray, moved: FloatArray) -> FloatArray:
+    """Cosine between the 5 % largest |w|, one at least, and how they are moved.
+
+    Args:
+        weight: before the step, shape (..., channels).
+        moved: the step's update beyond decoupled weight decay, the same shape.
+
+    Returns:
+        Shape (...); NaN where they are zero, or stay where they are.
+    """
+    count = math.ceil(TOP * weight.shape[-1])
+    top = np.argpartition(np.abs(weight), -count, axis=-1)[..., -count:]
+    w, d = (np.take_along_axis(x, top, axis=-1) for x in (weight, moved))
+    norms = np.linalg.norm(w, axis=-1) * np.linalg.norm(d, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(norms == 0, np.nan, (w * d).sum(axis=-1) / norms)
+
+
+COMPANIONS: Final[Mapping[str, Callable[[FloatArray, FloatArray], FloatArray]]] = {
+    "weight_q95": weight_q95,
+    "top5_cos": top5_cos,
+}
+"""Columns that are no counts."""
+
+NORMALIZATION_METRICS: Final = (*COUNTS, *COMPANIONS)
+"""Every measured column of the `normalization` table, `channels` aside."""
 
 
 def _silences(k: float, beta: FloatArray) -> npt.NDArray[np.int64]:

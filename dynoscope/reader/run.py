@@ -136,7 +136,7 @@ class Run:
     def normalization(
         self, metric: Names = None, layer: Names = None, steps: Steps = None
     ) -> pd.DataFrame:
-        """Channel counts of normalization layers, named by bias; see `layers`."""
+        """Channels of normalization layers, named by bias or weight; see `layers`."""
         return self._rows("normalization", metric, layer, steps)
 
     def groups(self, steps: Steps = None) -> pd.DataFrame:

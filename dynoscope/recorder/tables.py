@@ -18,13 +18,12 @@ from dynoscope.measurement import (
 )
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
-from dynoscope.metrics.normalization import MomentumTracer
+from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
-from dynoscope.theory import DECOUPLED
 
 __all__ = ["TableBuilder", "row_batch", "scalar_columns"]
 
@@ -52,12 +51,7 @@ class TableBuilder:
         self._trajectories = Trajectories(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
-        counts = [c.channels for c in subject.normalization]
-        self._channel_layer = np.repeat(
-            [c.layer for c in subject.normalization], counts
-        ).astype(np.intp)
-        self._channel_starts = np.cumsum([0, *counts[:-1]]).astype(np.intp)
-        self._tracer = MomentumTracer(sum(counts))
+        self._channels = ChannelRows(subject)
 
     @property
     def problems(self) -> list[str]:
@@ -78,7 +72,7 @@ class TableBuilder:
         if self._with_rows:
             tables["neurons"] = self._neurons(steps, hosts)
         if self._subject.normalization:
-            tables["normalization"] = self._normalization(steps, hosts, groups)
+            tables["normalization"] = self._channels.columns(steps, hosts, groups)
         return {name: _arrays(name, columns) for name, columns in tables.items()}
 
     def _layers(
@@ -136,53 +130,6 @@ class TableBuilder:
             "step": np.repeat(steps, len(self._with_rows)),
             "layer": pa.concat_arrays([names] * len(hosts)),
             **columns,
-        }
-
-    def _normalization(
-        self,
-        steps: FloatArray,
-        hosts: Sequence[Host],
-        groups: list[tuple[GroupState, ...]],
-    ) -> Columns:
-        norms = self._subject.normalization
-        per_step = [
-            self._trace(step, host, states)
-            for step, host, states in zip(steps, hosts, groups, strict=True)
-        ]
-        names = pa.array([c.name for c in norms])
-        return {
-            "step": np.repeat(steps, len(norms)),
-            "layer": pa.concat_arrays([names] * len(hosts)),
-            "channels": np.tile([c.channels for c in norms], len(hosts)),
-            **{
-                name: np.stack([counts[name] for counts in per_step])
-                for name in per_step[0]
-            },
-        }
-
-    def _trace(
-        self, step: int, host: Host, states: tuple[GroupState, ...]
-    ) -> dict[str, npt.NDArray[np.int64]]:
-        gradient, weight, update = host.channels
-        of_channel = self._group[self._channel_layer]
-        kinds = self._subject.optimizer.kinds
-        decay = [
-            s.lr * s.weight_decay if kind in DECOUPLED else 0.0
-            for s, kind in zip(states, kinds, strict=True)
-        ]
-        beta = [s.momentum if np.isnan(s.beta2) else s.beta2 for s in states]
-        masks = self._tracer.update(
-            int(step),
-            gradient,
-            weight,
-            update,
-            lr=np.array([s.lr for s in states])[of_channel],
-            decay=np.array(decay)[of_channel],
-            beta=np.array(beta)[of_channel],
-        )
-        return {
-            name: np.add.reduceat(mask.astype(np.int32), self._channel_starts)
-            for name, mask in masks.items()
         }
 
     def _groups(

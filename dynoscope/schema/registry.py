@@ -222,14 +222,14 @@ def _channel_count(name: str, label: str, description: str) -> Metric:
 
 _NORMALIZATION = Table(
     "normalization",
-    "One row per measured step and normalization layer, named by its bias.",
+    "One row per measured step and normalization layer, named by its bias, or weight.",
     (
         _STEP,
         _LAYER,
         _key("channels", "int32", "channels", "Channels of the layer."),
         _channel_count(
             "dead", "dead",
-            "Channels whose bias gets a gradient of exactly 0, but once had one."
+            "Channels that get a gradient of exactly 0, but once had one."
         ),
         _channel_count(
             "ghost", "ghost steps",
@@ -246,6 +246,16 @@ _NORMALIZATION = Table(
         _channel_count(
             "revived_k5", "revivals, k = 5",
             "The same after ceil(5/(1 - beta2)) steps.",
+        ),
+        _measured(
+            "weight_q95", "", "95 % quantile of |w|",
+            "95 % quantile of |w| before the step; 1/weight_decay is where Lion stops.",
+            "SepNorm, section 3 and figure 2", log=True,
+        ),
+        _measured(
+            "top5_cos", "", "cos(largest weights, their updates)",
+            "Cosine of the 5 % largest |w| and their updates beyond weight decay.",
+            "SepNorm, section 3 and figure 2",
         ),
     ),
 )  # fmt: skip

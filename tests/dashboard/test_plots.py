@@ -117,6 +117,15 @@ def test_counts_are_sums_over_layers(
         np.testing.assert_array_equal(unpacked(drawn["y"]), expected)
 
 
+def test_companions_are_means_over_layers(
+    states: dict[str, RunState], written: WrittenRun
+) -> None:
+    frame = open_run(written.path).normalization()
+    drawn = traces(count_plot(states, "weight_q95", LIGHT))["one, mean of layers"]
+    expected = frame.groupby("step")["weight_q95"].mean().to_numpy()
+    np.testing.assert_allclose(unpacked(drawn["y"]), expected)
+
+
 def test_learning_rate_per_group(
     states: dict[str, RunState], written: WrittenRun
 ) -> None:

@@ -1,6 +1,7 @@
 """Every metric of a recorded run against a slow float64 recomputation."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,27 @@ def statistic_of(values: "pd.Series[float]", statistic: str) -> float:
     if statistic == "cv":
         return ratio(float(values.std(ddof=0)), float(values.mean()))
     return float(values.agg(statistic))
+
+
+def test_every_companion_of_normalization(recorded: Recorded) -> None:
+    name, run, saved = recorded
+    groups = run.groups().set_index("step")
+    frame = run.normalization()
+    assert frame["layer"].tolist() == ["stem.1.bias", "norm.bias"] * STEPS
+    for row in frame.to_dict("records"):
+        values = saved[row["step"]][row["layer"]]
+        w, update = values.weight.ravel(), (values.after - values.weight).ravel()
+        if name in ("adamw", "lion"):
+            settings: Any = groups.loc[row["step"]]
+            update = update + settings["lr"] * settings["weight_decay"] * w
+        assert row["weight_q95"] == pytest.approx(np.quantile(np.abs(w), 0.95))
+        count = math.ceil(w.size / 20)
+        order = np.argsort(np.abs(w))
+        least_in, most_out = np.abs(w[order[[-count, -count - 1]]])
+        if least_in > 1.001 * most_out:  # else which ones are the largest is open
+            top = order[-count:]
+            wanted = cosine(w[top], update[top])
+            assert row["top5_cos"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_tied_weights_are_one_layer_with_two_names(recorded: Recorded) -> None:

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynoscope.metrics.normalization import MomentumTracer, silence
+from dynoscope.metrics.normalization import (
+    MomentumTracer,
+    silence,
+    top5_cos,
+    weight_q95,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +86,35 @@ def test_steps_that_were_not_measured_count_as_silent() -> None:
     assert not tracer.update(0, one, one, zero, **settings)["dead"][0]
     assert tracer.update(10, zero, one, zero, **settings)["dead"][0]
     assert tracer.update(20, one, one, zero, **settings)["revived_k1"][0]
+
+
+@given(
+    layers=st.integers(1, 3),
+    channels=st.sampled_from([1, 7, 20, 21, 64]),
+    seed=st.integers(0, 99),
+)
+def test_companions_follow_their_definition(
+    layers: int, channels: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights, moved = rng.normal(size=(2, 5, layers, channels))
+    quantiles, cosines = weight_q95(weights, moved), top5_cos(weights, moved)
+    for index in np.ndindex(5, layers):
+        ordered = sorted(zip(weights[index], moved[index], strict=True), key=size)
+        sizes = [size(pair) for pair in ordered]
+        low, share = divmod(0.95 * (channels - 1), 1)
+        near = sizes[int(low)], sizes[min(int(low) + 1, channels - 1)]
+        wanted = near[0] + share * (near[1] - near[0])
+        assert quantiles[index] == pytest.approx(wanted)
+        top = ordered[-math.ceil(channels / 20) :]
+        product = sum(w * d for w, d in top)
+        norms = math.hypot(*(w for w, _ in top)) * math.hypot(*(d for _, d in top))
+        assert cosines[index] == pytest.approx(product / norms)
+
+
+def size(pair: tuple[float, float]) -> float:
+    return abs(pair[0])
+
+
+def test_largest_weights_that_stay_have_no_cosine() -> None:
+    assert np.isnan(top5_cos(np.ones((2, 8)), np.zeros((2, 8)))).all()

@@ -92,7 +92,10 @@ def test_roll_ups_are_listed(run: dynoscope.Run) -> None:
 
 
 def test_other_tables(run: dynoscope.Run) -> None:
-    assert run.normalization()["layer"].unique().tolist() == ["stem.1.bias"]
+    assert run.normalization()["layer"].unique().tolist() == [
+        "stem.1.bias",
+        "norm.bias",
+    ]
     assert run.normalization("dead").columns.tolist() == ["step", "layer", "dead"]
     assert len(run.neurons("weight_norm_cv", "project.weight", 3)) == 1
     assert run.groups()["lr"].tolist() == [3e-3] * STEPS

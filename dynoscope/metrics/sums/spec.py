@@ -28,7 +28,7 @@ class Spec:
     Attributes:
         parameter: the tensor to watch.
         rows: whether its output rows are measured one by one.
-        channels: whether its elements are kept one by one (a normalization bias).
+        channels: whether its elements are kept one by one (a normalization).
     """
 
     parameter: Tensor

@@ -1,0 +1,100 @@
+"""Rows of the `normalization` table: momentum tracing, layer by layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynoscope.measurement import FloatArray, GroupState, Host, Subject
+from dynoscope.metrics.normalization import COMPANIONS, COUNTS, MomentumTracer
+from dynoscope.theory import DECOUPLED
+
+__all__ = ["ChannelRows"]
+
+
+class ChannelRows:
+    """Follows the channels of all normalization layers of a run.
+
+    Args:
+        subject: what is watched.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        layers = subject.normalization
+        self._names = pa.array([c.name for c in layers], pa.string())
+        self._sizes = np.array([c.channels for c in layers], np.intp)
+        self._starts = np.cumsum([0, *self._sizes[:-1]], dtype=np.intp)
+        groups = [subject.layers[c.layer].group for c in layers]
+        self._group = np.repeat(np.array(groups, np.intp), self._sizes)
+        kinds = subject.optimizer.kinds
+        self._decoupled = np.array([kind in DECOUPLED for kind in kinds])
+        self._tracer = MomentumTracer(int(self._sizes.sum()))
+
+    def columns(
+        self,
+        steps: npt.NDArray[np.int64],
+        hosts: Sequence[Host],
+        groups: Sequence[tuple[GroupState, ...]],
+    ) -> dict[str, Any]:
+        """Columns of the table for consecutive measured steps."""
+        gradient, weight, update = np.stack([h.channels for h in hosts], axis=1)
+        lr, weight_decay, beta = self._settings(groups)
+        decay = np.where(self._decoupled[self._group], lr * weight_decay, 0.0)
+        counts = [
+            self._count(
+                self._tracer.update(
+                    int(step),
+                    gradient[t],
+                    weight[t],
+                    update[t],
+                    lr=lr[t],
+                    decay=decay[t],
+                    beta=beta[t],
+                )
+            )
+            for t, step in enumerate(steps)
+        ]
+        layers = len(self._sizes)
+        return {
+            "step": np.repeat(steps, layers),
+            "layer": pa.concat_arrays([self._names] * len(hosts)),
+            "channels": np.tile(self._sizes, len(hosts)),
+            **{name: np.stack([step[name] for step in counts]) for name in COUNTS},
+            **self._companions(weight, update + decay * weight),
+        }
+
+    def _settings(self, groups: Sequence[tuple[GroupState, ...]]) -> list[FloatArray]:
+        """Learning rate, weight decay and averaging coefficient of every channel."""
+        of_groups = [
+            [
+                (s.lr, s.weight_decay, s.momentum if np.isnan(s.beta2) else s.beta2)
+                for s in states
+            ]
+            for states in groups
+        ]
+        return list(np.moveaxis(np.array(of_groups), -1, 0)[..., self._group])
+
+    def _count(
+        self, masks: dict[str, npt.NDArray[np.bool_]]
+    ) -> dict[str, npt.NDArray[np.int32]]:
+        return {
+            name: np.add.reduceat(mask.astype(np.int32), self._starts)
+            for name, mask in masks.items()
+        }
+
+    def _companions(
+        self, weight: FloatArray, beyond_decay: FloatArray
+    ) -> dict[str, FloatArray]:
+        shape = (len(weight), len(self._sizes))
+        columns = {name: np.empty(shape) for name in COMPANIONS}
+        # Layers of one size go together: the calls cost, not the numbers.
+        for size in np.unique(self._sizes):
+            members = np.flatnonzero(self._sizes == size)
+            at = self._starts[members, np.newaxis] + np.arange(size)
+            for name, companion in COMPANIONS.items():
+                columns[name][:, members] = companion(
+                    weight[:, at], beyond_decay[:, at]
+                )
+        return columns
