@@ -33,6 +33,7 @@ __all__ = [
     "roll_up",
     "scaled_grad_norm",
     "sums_of",
+    "total",
     "unmoved_share",
     "update_grad_cos",
     "update_norm",
@@ -253,16 +254,27 @@ def roll_up(s: LayerSums) -> LayerSums:
     although nothing is wrong with it; it adds nothing. A NaN that was measured
     (`nonfinite` is not 0) stays.
     """
-    absent_ok = s.nonfinite == 0
-    totals = {}
-    for field in dataclasses.fields(s):
-        column = getattr(s, field.name)
-        nothing = absent_ok & np.isnan(column)
-        total_of = np.max if field.name == "weight_max" else np.sum
-        total = total_of(np.where(nothing, 0.0, column), axis=-1)
-        totals[field.name] = np.where(nothing.all(axis=-1), np.nan, total)
+    totals = {
+        field.name: total(
+            getattr(s, field.name),
+            s.nonfinite,
+            np.max if field.name == "weight_max" else np.sum,
+        )
+        for field in dataclasses.fields(s)
+    }
     totals["turn_sq"] = combine(s.turning).turn_sq
     return LayerSums(**totals)
+
+
+def total(
+    column: FloatArray,
+    nonfinite: FloatArray,
+    total_of: Callable[..., FloatArray] = np.sum,
+) -> FloatArray:
+    """Layers, along the last axis, taken together in one column; see `roll_up`."""
+    nothing = (nonfinite == 0) & np.isnan(column)
+    together = total_of(np.where(nothing, 0.0, column), axis=-1)
+    return np.where(nothing.all(axis=-1), np.nan, together)
 
 
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dynoscope.measurement import FloatArray
-from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of
+from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of, total
 from dynoscope.schema import TABLES
 
 __all__ = [
@@ -93,6 +93,7 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         "numel": sums.numel,
         "lr": _common(arrays["lr"]),
         "weight_decay": _common(arrays["weight_decay"]),
+        "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"]),
         "effective_weight_decay": _effective_weight_decay(arrays),
         **derive(sums),
         **_predictions(arrays),

@@ -16,6 +16,7 @@ from dynoscope.measurement import (
     Rows,
     Subject,
 )
+from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.recorder.normalization import ChannelRows
@@ -24,6 +25,7 @@ from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
+from dynoscope.theory import DECOUPLED
 
 __all__ = ["TableBuilder", "row_batch", "scalar_columns"]
 
@@ -45,6 +47,8 @@ class TableBuilder:
         self._subject = subject
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
+        decoupled = [kind in DECOUPLED for kind in subject.optimizer.kinds]
+        self._decoupled = np.array(decoupled)[self._group]
         self._names = pa.array([layer.name for layer in subject.layers])
         self._predictor = Predictor(subject)
         self._sensitivity = Sensitivity(subject)
@@ -93,6 +97,8 @@ class TableBuilder:
         has_momentum = self._has_momentum(groups)
         for name in _OF_MOMENTUM:
             getattr(named, name)[~has_momentum] = np.nan
+        decay = _per_group(groups, "weight_decay")[:, self._group]
+        box_decay = np.where(self._decoupled, decay, np.nan)
         layers = len(self._numel)
         return {
             "step": np.repeat(steps, layers),
@@ -100,8 +106,9 @@ class TableBuilder:
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "numel": np.tile(self._numel, len(hosts)),
             "lr": _per_group(groups, "lr")[:, self._group],
-            "weight_decay": _per_group(groups, "weight_decay")[:, self._group],
+            "weight_decay": decay,
             **derive(named),
+            "kkt_gap": kkt_gap(named, box_decay),
             **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
             **self._sensitivity.columns(groups, named),
             **self._trajectories.predict(steps, groups, named),

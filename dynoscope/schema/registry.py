@@ -136,6 +136,11 @@ _LAYERS = Table(
             "NaN and infinite entries of gradient, momentum and weight after the step.",
         ),
         _measured(
+            "kkt_gap", "", "KKT gap",
+            "weight_decay <w, g> + grad_l1; at least 0 in Lion's box, 0 at a solution.",
+            "LION-rate, lemma 1",
+        ),
+        _measured(
             "effective_weight_decay", "", "effective weight decay",
             "weight_decay + E<w, u>/E||w||^2, u the gradient as it enters an update.",
             "Kosson et al. 2024, appendix L, eq. 94",

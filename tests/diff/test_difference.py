@@ -62,7 +62,13 @@ def test_what_can_be_negative_or_zero_is_compared_by_difference() -> None:
     }
     cosines = {name for name in TABLES["layers"].names() if name.endswith("_cos")}
     assert by_difference == cosines | {
-        *("unmoved_share", "nonfinite", "grad_density", "effective_weight_decay")
+        *(
+            "unmoved_share",
+            "nonfinite",
+            "grad_density",
+            "effective_weight_decay",
+            "kkt_gap",
+        )
     }
     columns = TABLES["normalization"].columns
     counts = [c for c in columns if c.unit == "channels" and c.role == "measured"]

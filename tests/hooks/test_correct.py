@@ -189,6 +189,22 @@ def test_every_roll_up(recorded: Recorded) -> None:
         assert row["numel"] == sum(s.weight.size for s in parts)
 
 
+def test_every_kkt_gap(recorded: Recorded) -> None:
+    name, run, saved = recorded
+    frame = run.layers(["kkt_gap", "weight_decay"], ["*", "stem.*", *run.layer_names])
+    for row in frame.to_dict("records"):
+        prefix, decay = row["layer"].removesuffix("*"), row["weight_decay"]
+        parts = [s for k, s in saved[row["step"]].items() if k.startswith(prefix)]
+        norm = sum(float(np.abs(s.grad).sum()) for s in parts)
+        inner = sum(float((s.weight * s.grad).sum()) for s in parts)
+        known = name in ("adamw", "lion")
+        wanted = decay * inner + norm if known else np.nan
+        close = pytest.approx(wanted, abs=1e-5 * norm, nan_ok=True)
+        assert row["kkt_gap"] == close
+        inside = all(np.abs(s.weight).max() * decay <= 1 for s in parts)
+        assert not known or not inside or row["kkt_gap"] >= -1e-5 * norm
+
+
 def test_every_neuron_metric(recorded: Recorded) -> None:
     _, run, saved = recorded
     frame = run.neurons()

@@ -15,7 +15,7 @@ from dynoscope.schema.arrow import arrow_schema
 
 
 def test_every_computed_metric_has_an_entry_and_back() -> None:
-    measured = {*LAYER_METRICS, "effective_weight_decay"}
+    measured = {*LAYER_METRICS, "effective_weight_decay", "kkt_gap"}
     assert set(TABLES["layers"].names("measured")) == measured
     assert tuple(TABLES["neurons"].names("measured")) == NEURON_METRICS
     assert tuple(TABLES["normalization"].names("measured")) == NORMALIZATION_METRICS
