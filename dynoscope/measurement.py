@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "BOX_TOLERANCE",
     "CHANNEL_QUANTITIES",
     "UNIT_SUMS",
     "Channels",
@@ -57,12 +58,17 @@ class Sum(enum.IntEnum):
     WEIGHT_MAX = 11  # max of |w|: the one row that is a maximum, not a sum
     SCALED_GRAD_SQ = 12  # sum of u**2
     WEIGHT_SCALED_GRAD = 13  # sum of w * u
+    OUTSIDE = 14  # number of |w| > limit, the half width of Lion's box
+    AT_EDGE = 15  # number of |w| >= (1 - BOX_TOLERANCE) * limit
 
 
 UNIT_SUMS: Final = (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.TURN_SQ)
 """The sums that describe how a weight turns, taken over each unit of a layer: its
 output rows (neurons) where they are measured, else its pieces. `t` is taken per
 unit; `dynoscope.metrics.turning.combine` makes a layer of its units."""
+
+BOX_TOLERANCE: Final = 0.01
+"""How near to the edge of the box, relative to it, a weight counts as there."""
 
 CHANNEL_QUANTITIES: Final = ("gradient", "weight", "update")
 """What is kept, element by element, of a normalization layer's channels."""
@@ -191,6 +197,7 @@ class Measurement:
         wall_time: seconds since the epoch, when the step ended.
         groups: gives each parameter group's hyperparameters at this step.
         has_grad: per layer, whether it had a gradient.
+        limits: per layer, 1 / weight_decay where that is decoupled, else inf.
         fetch: gives the numbers; waits for the device's copy to land, so only
             the writer thread calls it.
         nbytes: host memory held until then.
@@ -202,6 +209,7 @@ class Measurement:
     wall_time: float
     groups: Callable[[], tuple[GroupState, ...]]
     has_grad: npt.NDArray[np.bool_]
+    limits: FloatArray
     fetch: Callable[[], Host]
     nbytes: int
     hook_seconds: float

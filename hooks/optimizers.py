@@ -7,6 +7,7 @@ measured all the same; only predictions are absent, with the reason stated.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +17,7 @@ import torch
 from dynoscope.measurement import GroupState, OptimizerInfo
 from dynoscope.metrics.sums import SecondMoment
 
-__all__ = ["Adapter", "adapter_for"]
+__all__ = ["Adapter", "adapter_for", "box_limit", "capture"]
 
 Group: TypeAlias = Mapping[str, Any]
 Theory: TypeAlias = Callable[[torch.optim.Optimizer, Group], tuple[str | None, str]]
@@ -107,6 +108,14 @@ def capture(group: Group) -> Callable[[], GroupState]:
     return lambda: GroupState(
         **{key: float(value) for key, value in kept.items()}, nesterov=nesterov
     )
+
+
+def box_limit(group: Group) -> float:
+    """1 / weight_decay; infinite without, or if reading it would mean waiting."""
+    decay = group.get("weight_decay", 0.0)
+    if isinstance(decay, torch.Tensor) or not decay > 0:
+        return math.inf
+    return float(1 / decay)
 
 
 def adapter_for(optimizer: torch.optim.Optimizer) -> Adapter:

@@ -1,6 +1,7 @@
 """The two hooks around an optimizer's step."""
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -12,11 +13,12 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.optimizers import capture
+from dynoscope.hooks.optimizers import box_limit, capture
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import GroupState, Measurement
 from dynoscope.metrics.sums import Kernel, Spec
 from dynoscope.schedule import Schedule
+from dynoscope.theory import DECOUPLED
 
 __all__ = ["Sink", "Watcher"]
 
@@ -128,8 +130,19 @@ class Watcher:
         grads = [None if has_closure else _dense(p.grad) for p in self._parameters]
         momenta = [adapter.momentum(optimizer, p) for p in self._parameters]
         groups = [capture(group) for group in optimizer.param_groups]
-        self._kernel.before(grads, momenta)
-        return _OpenStep(grads, groups, time.perf_counter() - start)
+        limits = self._limits()
+        self._kernel.before(grads, momenta, limits)
+        return _OpenStep(grads, groups, limits, time.perf_counter() - start)
+
+    def _limits(self) -> list[float]:
+        """Per layer, half the width of the box that weight decay holds weights in."""
+        subject = self._watched.subject
+        groups = self._watched.optimizer.param_groups
+        of_group = [
+            box_limit(group) if kind in DECOUPLED else math.inf
+            for group, kind in zip(groups, subject.optimizer.kinds, strict=True)
+        ]
+        return [of_group[layer.group] for layer in subject.layers]
 
     def _measure_after(self, opened: "_OpenStep") -> None:
         start = time.perf_counter()
@@ -150,6 +163,7 @@ class Watcher:
                 wall_time=time.time(),
                 groups=lambda: tuple(read() for read in groups),
                 has_grad=np.array([grad is not None for grad in opened.grads]),
+                limits=np.array(opened.limits),
                 fetch=fetch,
                 nbytes=self._kernel.nbytes,
                 hook_seconds=spent,
@@ -174,6 +188,7 @@ class _OpenStep:
 
     grads: list[torch.Tensor | None]
     groups: list[Callable[[], GroupState]]
+    limits: list[float]
     seconds: float
 
 

@@ -24,6 +24,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3, weight_decay=0.1),
     "amsgrad": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3, amsgrad=True),
     "lion": lambda m: Lion(m.parameters(), lr=1e-3, weight_decay=0.3),
+    "boxed": lambda m: Lion(m.parameters(), lr=1e-2, weight_decay=2.0),
 }
 
 

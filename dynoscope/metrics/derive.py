@@ -22,6 +22,7 @@ __all__ = [
     "LAYER_METRICS",
     "LayerSums",
     "angular_update",
+    "box_share",
     "derive",
     "grad_density",
     "grad_l1",
@@ -30,6 +31,7 @@ __all__ = [
     "momentum_grad_cos",
     "momentum_norm",
     "nonfinite",
+    "outside_share",
     "roll_up",
     "scaled_grad_norm",
     "sums_of",
@@ -65,6 +67,9 @@ class LayerSums:
     weight_max: FloatArray
     scaled_grad_sq: FloatArray
     weight_scaled_grad: FloatArray
+    outside: FloatArray
+    at_edge: FloatArray
+    boxed: FloatArray
 
     @property
     def turning(self) -> Turning:
@@ -77,15 +82,20 @@ class LayerSums:
         return self.turning.update_sq
 
     @classmethod
-    def of(cls, numel: FloatArray, sums: FloatArray) -> "LayerSums":
+    def of(
+        cls, numel: FloatArray, sums: FloatArray, boxed: npt.ArrayLike = 0.0
+    ) -> "LayerSums":
         """Name the rows of packed sums.
 
         Args:
             numel: elements of each layer, shape (layers,).
             sums: shape (..., len(Sum), layers), float64.
+            boxed: elements that a box is there for: all of a layer, or none (as
+                by default).
         """
         named = {s.name.lower(): sums[..., s, :] for s in Sum}
-        return cls(np.broadcast_to(numel, named["weight_sq"].shape), **named)
+        numel, boxed = np.broadcast_arrays(numel, boxed, named["weight_sq"])[:2]
+        return cls(numel, boxed=boxed, **named)
 
     def of_layers(self, layers: npt.NDArray[np.intp]) -> "LayerSums":
         """The same sums of some layers only, by index."""
@@ -173,6 +183,16 @@ def weight_scaled_grad_cos(s: LayerSums) -> FloatArray:
     return _cosine(s.weight_scaled_grad, s.weight_sq, s.scaled_grad_sq)
 
 
+def outside_share(s: LayerSums) -> FloatArray:
+    """Share of weights outside of Lion's box, |w| > 1/weight_decay."""
+    return _divide(s.outside, s.boxed)
+
+
+def box_share(s: LayerSums) -> FloatArray:
+    """Share of weights at the edge of Lion's box, or outside; 1 % counts as there."""
+    return _divide(s.at_edge, s.boxed)
+
+
 def unmoved_share(s: LayerSums) -> FloatArray:
     """Share of weights that are bit for bit the same after the step."""
     return 1.0 - s.moved / s.numel
@@ -202,6 +222,8 @@ LAYER_METRICS: Final[Mapping[str, Callable[[LayerSums], FloatArray]]] = {
         update_grad_cos,
         scaled_grad_norm,
         weight_scaled_grad_cos,
+        outside_share,
+        box_share,
         unmoved_share,
         nonfinite,
     )
@@ -244,6 +266,9 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
         weight_max=m["weight_max"],
         scaled_grad_sq=scaled**2,
         weight_scaled_grad=_product(m["weight_scaled_grad_cos"], weight, scaled),
+        outside=np.rint(np.nan_to_num(m["outside_share"]) * numel),
+        at_edge=np.rint(np.nan_to_num(m["box_share"]) * numel),
+        boxed=np.where(np.isnan(m["box_share"]), 0.0, numel),
     )
 
 

@@ -69,8 +69,9 @@ class TableBuilder:
         steps = np.array([m.step for m in batch])
         times = np.array([m.wall_time for m in batch])
         has_grad = np.stack([m.has_grad for m in batch])
+        boxed = np.stack([np.isfinite(m.limits) for m in batch]) * self._numel
         tables: dict[str, Columns] = {
-            "layers": self._layers(steps, times, hosts, groups, has_grad),
+            "layers": self._layers(steps, times, hosts, groups, has_grad, boxed),
             "groups": self._groups(steps, groups),
         }
         if self._with_rows:
@@ -86,9 +87,10 @@ class TableBuilder:
         hosts: Sequence[Host],
         groups: list[tuple[GroupState, ...]],
         has_grad: npt.NDArray[np.bool_],
+        boxed: FloatArray,
     ) -> Columns:
         sums = np.stack([host.sums for host in hosts])
-        named = LayerSums.of(self._numel, sums)
+        named = LayerSums.of(self._numel, sums, boxed)
         for name in (*_OF_GRADIENT, *_OF_SECOND_MOMENT):
             getattr(named, name)[~has_grad] = np.nan
         if not self._subject.optimizer.has_second_moment:

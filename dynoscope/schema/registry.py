@@ -128,6 +128,16 @@ _LAYERS = Table(
             "Kosson et al. 2024, appendix K",
         ),
         _measured(
+            "outside_share", "", "share outside the box",
+            "Share of |w| > 1/weight_decay before the step, if that is decoupled.",
+            "Lion-K, section 3",
+        ),
+        _measured(
+            "box_share", "", "share at the edge of the box",
+            "Share of |w| >= .99/weight_decay before the step, if that is decoupled.",
+            "Lion-K, section 3",
+        ),
+        _measured(
             "unmoved_share", "", "unmoved share",
             "Share of weights that are bit for bit the same after the step.",
         ),

@@ -68,6 +68,8 @@ def test_what_can_be_negative_or_zero_is_compared_by_difference() -> None:
             "grad_density",
             "effective_weight_decay",
             "kkt_gap",
+            "outside_share",
+            "box_share",
         )
     }
     columns = TABLES["normalization"].columns

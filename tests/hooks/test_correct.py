@@ -19,6 +19,7 @@ from tests.networks import OPTIMIZERS, Digits, MixedNet, mixed_loss
 
 Array = npt.NDArray[np.float64]
 STEPS = 6
+DECOUPLED = {"adamw": 0.1, "lion": 0.3, "boxed": 2.0}  # weight decay
 MOMENTA = {"exp_avg", "momentum_buffer"}
 
 
@@ -92,7 +93,15 @@ def turn(a: Array, b: Array) -> float:
     return 2 * float(np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
 
 
-def expected_layer(parts: list[Saved]) -> dict[str, float]:
+def far_share(parts: list[Saved], decay: float, factor: float) -> float:
+    w = np.abs(np.concatenate([s.weight.ravel() for s in parts]))
+    if not decay > 0:
+        return np.nan
+    edge = np.float64(np.float32(factor / decay))  # float32 is what weights are in
+    return float((w >= edge).mean() if factor < 1 else (w > edge).mean())
+
+
+def expected_layer(parts: list[Saved], decay: float = 0.0) -> dict[str, float]:
     """All layer metrics of some layers taken together."""
     w = np.concatenate([s.weight.ravel() for s in parts])
     g = np.concatenate([s.grad.ravel() for s in parts])
@@ -125,6 +134,8 @@ def expected_layer(parts: list[Saved]) -> dict[str, float]:
         "update_grad_cos": cosine(update, g),
         "scaled_grad_norm": float(np.linalg.norm(u)),
         "weight_scaled_grad_cos": cosine(w, u),
+        "outside_share": far_share(parts, decay, 1.0),
+        "box_share": far_share(parts, decay, 0.99),
         "unmoved_share": float((after == w).mean()),
         "nonfinite": 0.0,
     }
@@ -162,7 +173,7 @@ def test_every_layer_metric(recorded: Recorded) -> None:
     assert len(frame) == STEPS * len(saved[0])
     for step, layers in enumerate(saved):
         for layer, values in layers.items():
-            wanted = expected_layer([values])
+            wanted = expected_layer([values], DECOUPLED.get(name, 0.0))
             found: Any = frame.loc[(step, layer)]
             if name == "sgd":  # it keeps no momentum: there is nothing to measure
                 assert np.isnan(found["momentum_norm"])
@@ -180,7 +191,7 @@ def test_every_roll_up(recorded: Recorded) -> None:
     for row in frame.to_dict("records"):
         prefix = row["layer"].removesuffix("*")
         parts = [s for k, s in saved[row["step"]].items() if k.startswith(prefix)]
-        wanted = expected_layer(parts)
+        wanted = expected_layer(parts, DECOUPLED.get(name, 0.0))
         for metric in LAYER_METRICS:
             if not (name == "sgd" and "momentum" in metric):
                 assert_close(
@@ -197,7 +208,7 @@ def test_every_kkt_gap(recorded: Recorded) -> None:
         parts = [s for k, s in saved[row["step"]].items() if k.startswith(prefix)]
         norm = sum(float(np.abs(s.grad).sum()) for s in parts)
         inner = sum(float((s.weight * s.grad).sum()) for s in parts)
-        known = name in ("adamw", "lion")
+        known = name in DECOUPLED
         wanted = decay * inner + norm if known else np.nan
         close = pytest.approx(wanted, abs=1e-5 * norm, nan_ok=True)
         assert row["kkt_gap"] == close
@@ -246,7 +257,7 @@ def test_every_companion_of_normalization(recorded: Recorded) -> None:
     for row in frame.to_dict("records"):
         values = saved[row["step"]][row["layer"]]
         w, update = values.weight.ravel(), (values.after - values.weight).ravel()
-        if name in ("adamw", "lion"):
+        if name in DECOUPLED:
             settings: Any = groups.loc[row["step"]]
             update = update + settings["lr"] * settings["weight_decay"] * w
         assert row["weight_q95"] == pytest.approx(np.quantile(np.abs(w), 0.95))

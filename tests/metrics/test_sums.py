@@ -21,13 +21,13 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
 def run(
     before: list[Tensor], after: list[Tensor], grads: list[Tensor | None],
     momenta: list[Tensor | None], *, rows: bool = True,
-    seconds: list[SecondMoment | None] | None = None,
+    seconds: list[SecondMoment | None] | None = None, limit: float = np.inf,
 ) -> Host:  # fmt: skip
     parameters = [torch.nn.Parameter(w.clone()) for w in before]
     kernel = Kernel(
         [Spec(p, rows=rows and p.dim() > 1, channels=p.dim() == 1) for p in parameters]
     )
-    kernel.before(grads, momenta)
+    kernel.before(grads, momenta, [limit] * len(parameters))
     for parameter, w in zip(parameters, after, strict=True):
         parameter.data.copy_(w)
     kernel.after(grads, momenta, seconds or [None] * len(parameters))
@@ -35,7 +35,7 @@ def run(
 
 
 def wanted(
-    w: Tensor, after: Tensor, g: Tensor, m: Tensor, second: SecondMoment
+    w: Tensor, after: Tensor, g: Tensor, m: Tensor, second: SecondMoment, limit: float
 ) -> dict[Sum, float]:
     a, b, g, m, v = (x.double().flatten() for x in (w, after, g, m, second.v))
     d = b - a
@@ -56,6 +56,8 @@ def wanted(
         Sum.WEIGHT_MAX: float(a.abs().max()),
         Sum.SCALED_GRAD_SQ: float(u @ u),
         Sum.WEIGHT_SCALED_GRAD: float(a @ u),
+        Sum.OUTSIDE: float((a.abs() > limit).sum()),
+        Sum.AT_EDGE: float((a.abs() >= 0.99 * limit).sum()),
     }
 
 
@@ -78,9 +80,16 @@ def scale(s: Sum, sums: dict[Sum, float], update_sq: float) -> float:
     dtype=DTYPES,
     seed=st.integers(0, 1000),
     rows=st.booleans(),
+    limit=st.sampled_from([0.5, 1.7, 3.0, np.inf]),
+    alike=st.booleans(),
 )
 def test_every_sum(
-    shapes: list[tuple[int, ...]], dtype: torch.dtype, seed: int, rows: bool
+    shapes: list[tuple[int, ...]],
+    dtype: torch.dtype,
+    seed: int,
+    rows: bool,
+    limit: float,
+    alike: bool,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
 
@@ -90,13 +99,16 @@ def test_every_sum(
     before = [draw(s) for s in shapes]
     after = [w + (0.1 * draw(tuple(w.shape))).to(dtype) for w in before]
     grads, momenta = [draw(s) for s in shapes], [draw(s) for s in shapes]
-    seconds = [
-        SecondMoment((draw(s) ** 2 + 0.01).to(dtype), 0.1 + i, 1e-8 * 10 ** (3 * i))
-        for i, s in enumerate(shapes)
-    ]
-    host = run(before, after, [*grads], [*momenta], rows=rows, seconds=[*seconds])
+    seconds = []
+    for i, shape in enumerate(shapes):
+        k = 0 if alike else i
+        v = (draw(shape) ** 2 + 0.01).to(dtype)
+        seconds.append(SecondMoment(v, 0.1 + k, 1e-8 * 10 ** (3 * k)))
+    host = run(
+        before, after, [*grads], [*momenta], rows=rows, seconds=[*seconds], limit=limit
+    )
     for i in range(len(shapes)):
-        sums = wanted(before[i], after[i], grads[i], momenta[i], seconds[i])
+        sums = wanted(before[i], after[i], grads[i], momenta[i], seconds[i], limit)
         update = after[i].double() - before[i].double()
         for s, value in sums.items():
             size = scale(s, sums, float((update**2).sum()))
@@ -155,7 +167,16 @@ def test_what_is_absent_sums_to_zero() -> None:
     assert not host.sums[absent].any()
 
 
-@pytest.mark.parametrize("size", [20, 9000])
+@pytest.mark.parametrize("size", [3, 40_000])
+def test_a_weight_on_the_edge_is_not_outside(size: int) -> None:
+    weight = torch.zeros(size)
+    weight[:3] = torch.tensor([-3.0, 2.971, 2.969])  # 2.97 is where the edge begins
+    host = run([weight] * 2, [weight] * 2, [None] * 2, [None] * 2, limit=3.0)
+    assert host.sums[Sum.AT_EDGE].tolist() == [2, 2]
+    assert host.sums[Sum.OUTSIDE].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("size", [20, 40_000])
 def test_a_second_moment_in_some_layers_only(size: int) -> None:
     weight, grad = torch.full((size,), 2.0), torch.full((size,), 3.0)
     second = SecondMoment(torch.full((size,), 0.25), torch.tensor(0.5), 0.5)

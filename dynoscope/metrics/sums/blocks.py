@@ -13,6 +13,7 @@ from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import (
     SecondMoments,
     Tensors,
+    count_far,
     flat,
     sum_units,
     unit_rows,
@@ -26,7 +27,7 @@ class Block(Protocol):
 
     sums: Tensor
 
-    def before(self, grads: Tensors, momenta: Tensors) -> None:
+    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
         """Take the sums of what is there before the step; keep the weights."""
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
@@ -51,12 +52,13 @@ class Stack:
         self._inputs = self.sums.new_zeros(3, len(specs), width)
         self._old, self._grad, self._momentum = self._inputs
         self._products = torch.empty_like(self._inputs)
+        self._limits: tuple[float, ...] = ()
         self._update, self._product = torch.zeros_like(self._inputs[:2])
         self._root = torch.ones_like(self._old)  # a divisor: 1, not 0, where padded
         buffers = (self._old, self._grad, self._momentum, self._update, self._root)
         self._slots = {id(buffer): self._cut(buffer) for buffer in buffers}
 
-    def before(self, grads: Tensors, momenta: Tensors) -> None:
+    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
         """See `Block`."""
         known = any(m is not None for m in momenta)
         self._fill(self._old, self._parameters)
@@ -71,6 +73,8 @@ class Stack:
         weight, grad = torch.abs(inputs[:2], out=products[:2])
         torch.amax(weight, 1, out=self.sums[Sum.WEIGHT_MAX])
         torch.sum(grad, 1, out=self.sums[Sum.GRAD_ABS])
+        if min(limits) < math.inf:
+            count_far(weight, self._thresholds(limits), grad, self.sums)
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
@@ -91,12 +95,23 @@ class Stack:
         root, scaled = self._root, self._update  # the update is done with
         self._fill(root, [second and second.v for second in seconds], absent=math.inf)
         root.sqrt_()
-        for slot, second in zip(self._slots[id(root)], seconds, strict=True):
+        # Layers that took equally many steps are the rule: one call does for all.
+        alike = len({second and second[1:] for second in seconds}) == 1
+        slots = [root] if alike else self._slots[id(root)]
+        for slot, second in zip(slots, seconds, strict=False):
             if second is not None:
                 slot.div_(second.correction).add_(second.eps)
         torch.div(self._grad, root, out=scaled)
         self._dot(scaled, scaled, Sum.SCALED_GRAD_SQ)
         self._dot(self._old, scaled, Sum.WEIGHT_SCALED_GRAD)
+
+    def _thresholds(self, limits: Sequence[float]) -> Tensor:
+        """Limits as a column; a copy to the device only when they have changed."""
+        if self._limits != tuple(limits):
+            self._limits = tuple(limits)
+            column = torch.tensor(limits, dtype=self._old.dtype).unsqueeze(1)
+            self._column = column.to(self._old.device, non_blocking=True)
+        return self._column
 
     def _cut(self, buffer: Tensor) -> list[Tensor]:
         """One view per layer of its part of a buffer."""
@@ -151,7 +166,7 @@ class Large:
         saved = torch.empty_like(flat(spec.parameter, spec.parameter))
         self._saved = saved.split(self._cuts)
 
-    def before(self, grads: Tensors, momenta: Tensors) -> None:
+    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
         """See `Block`."""
         weights = self._pieces(self._parameter)
         gradients, momentum = self._pieces(grads[0]), self._pieces(momenta[0])
@@ -159,15 +174,22 @@ class Large:
             self._saved[k].copy_(w)
             g = gradients[k] if gradients else None
             m = momentum[k] if momentum else None
-            self._before_piece(w, g, m, self._out[k])
+            self._before_piece(w, g, m, limits[0], self._out[k])
 
     def _before_piece(
-        self, w: Tensor, g: Tensor | None, m: Tensor | None, out: Sequence[Tensor]
+        self,
+        w: Tensor,
+        g: Tensor | None,
+        m: Tensor | None,
+        limit: float,
+        out: Sequence[Tensor],
     ) -> None:
         cast = self._scratch.cast
         magnitude = self._scratch.take(3, w.numel())
         w = cast(0, w)
         torch.amax(torch.abs(w, out=magnitude), 0, out=out[Sum.WEIGHT_MAX])
+        if limit < math.inf:
+            count_far(magnitude, limit, self._scratch.take(4, w.numel()), out)
         if g is not None:
             g = cast(1, g)
             torch.sum(torch.abs(g, out=magnitude), 0, out=out[Sum.GRAD_ABS])

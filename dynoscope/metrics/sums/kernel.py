@@ -54,12 +54,19 @@ class Kernel:
         return sum(pack.flat.nbytes for pack in self._packs)
 
     @torch.no_grad()
-    def before(self, grads: Tensors, momenta: Tensors) -> None:
-        """Take what needs the momenta before the step; keep the weights."""
+    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
+        """Take what needs the momenta before the step; keep the weights.
+
+        `limits` are beyond what |w| is counted as outside of a box, or infinite.
+        """
         for pack in self._packs:
             pack.flat.zero_()
         for group, block, _ in self._blocks:
-            block.before([grads[i] for i in group], [momenta[i] for i in group])
+            block.before(
+                [grads[i] for i in group],
+                [momenta[i] for i in group],
+                [limits[i] for i in group],
+            )
 
     @torch.no_grad()
     def after(self, grads: Tensors, momenta: Tensors, seconds: SecondMoments) -> None:

@@ -6,12 +6,13 @@ from typing import Final, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from dynoscope.measurement import UNIT_SUMS
+from dynoscope.measurement import BOX_TOLERANCE, UNIT_SUMS, Sum
 
 __all__ = [
     "SecondMoment",
     "SecondMoments",
     "Tensors",
+    "count_far",
     "count_nonfinite",
     "flat",
     "sum_units",
@@ -70,6 +71,28 @@ def _sum_squares(x: Tensor, product: Tensor, out: Tensor) -> None:
         out.square_()
     else:
         torch.sum(torch.mul(x, x, out=product), 1, out=out)
+
+
+def count_far(
+    magnitude: Tensor,
+    limit: float | Tensor,
+    product: Tensor,
+    sums: Sequence[Tensor] | Tensor,
+) -> None:
+    """Take OUTSIDE and AT_EDGE along the last axis; WEIGHT_MAX is there already."""
+    edge = (1 - BOX_TOLERANCE) * limit
+    largest = sums[Sum.WEIGHT_MAX]
+    # Where looking at a number is free, do not count what is not there.
+    if largest.device.type == "cpu" and _all_below(largest, edge):
+        return
+    torch.sum(torch.ge(magnitude, edge, out=product), -1, out=sums[Sum.AT_EDGE])
+    torch.sum(torch.gt(magnitude, limit, out=product), -1, out=sums[Sum.OUTSIDE])
+
+
+def _all_below(largest: Tensor, edge: float | Tensor) -> bool:
+    if isinstance(edge, Tensor):
+        return bool((largest < edge.squeeze(1)).all())
+    return float(largest) < edge
 
 
 def flat(x: Tensor, like: Tensor) -> Tensor:
