@@ -86,6 +86,7 @@ class Layer:
         group: index of its parameter group in the optimizer.
         rows: output rows measured one by one (0: none).
         aliases: other names of the same tensor (tied weights).
+        rotational: whether the optimizer turns it by an angle of its choice.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Layer:
     group: int
     rows: int
     aliases: tuple[str, ...] = ()
+    rotational: bool = False
 
     @property
     def numel(self) -> int:
@@ -159,7 +161,8 @@ class GroupState:
 
     `lr` is dimensionless; `weight_decay` is as the optimizer takes it. SGD's
     momentum coefficient is `momentum`, the moment coefficients of Adam and Lion
-    are `beta1` and `beta2`.
+    are `beta1` and `beta2`. `rotation` is the angle in radians by which a rotational
+    optimizer turns the group's rotational layers.
     """
 
     lr: float
@@ -169,6 +172,7 @@ class GroupState:
     momentum: float = np.nan
     dampening: float = 0.0
     nesterov: bool = False
+    rotation: float = np.nan
 
 
 @dataclasses.dataclass(frozen=True)

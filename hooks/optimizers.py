@@ -17,7 +17,14 @@ import torch
 from dynoscope.measurement import GroupState, OptimizerInfo
 from dynoscope.metrics.sums import SecondMoment
 
-__all__ = ["Adapter", "adapter_for", "box_limit", "capture"]
+__all__ = [
+    "Adapter",
+    "adapter_for",
+    "box_limit",
+    "capture",
+    "imposed_rotation",
+    "is_rotational",
+]
 
 Group: TypeAlias = Mapping[str, Any]
 Theory: TypeAlias = Callable[[torch.optim.Optimizer, Group], tuple[str | None, str]]
@@ -34,18 +41,20 @@ class Adapter:
         theory: which theory applies to a group.
         second_moment_keys: keys of the second moment in the optimizer's state; the
             first that is there is what the optimizer divides by.
+        name: a name that says more than the class; "" for the class's own.
     """
 
     momentum_key: str
     keys: frozenset[str]
     theory: Theory
     second_moment_keys: tuple[str, ...] = ()
+    name: str = ""
 
     def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
         """What a run's manifest says of the optimizer."""
         theories = [self.theory(optimizer, group) for group in optimizer.param_groups]
         return OptimizerInfo(
-            name=type(optimizer).__name__,
+            name=self.name or type(optimizer).__name__,
             kinds=tuple(kind for kind, _ in theories),
             reasons=tuple(reason for _, reason in theories),
             has_momentum=bool(self.momentum_key),
@@ -84,7 +93,45 @@ def _cheap(number: float | torch.Tensor) -> float | torch.Tensor:
     return number
 
 
-def capture(group: Group) -> Callable[[], GroupState]:
+def is_rotational(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
+    """Whether the optimizer is rotational, and turns this parameter by an angle."""
+    if not _wraps(optimizer):
+        return False
+    of_group = getattr(optimizer, "is_rotational")  # noqa: B009 (any class)
+    return any(
+        of_group(parameter, group)
+        for group in optimizer.param_groups
+        if any(parameter is each for each in group["params"])
+    )
+
+
+def imposed_rotation(optimizer: torch.optim.Optimizer, group: Group) -> float:
+    """The angle that a rotational optimizer turns by; NaN if there is no single one."""
+    if not _wraps(optimizer) or getattr(optimizer, "factor", None) is not None:
+        return math.nan
+    angle: float = getattr(optimizer, "rotation")(group)  # noqa: B009
+    return angle
+
+
+def _wraps(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is a `dynoscope.optim.Rotational`, known by name and parts."""
+    named = any(base.__name__ == "Rotational" for base in type(optimizer).__mro__)
+    return named and isinstance(
+        getattr(optimizer, "inner", None), torch.optim.Optimizer
+    )
+
+
+def _of_inner(inner: torch.optim.Optimizer) -> Adapter:
+    """The adapter of a rotational optimizer: its state and groups are the inner's."""
+    adapter = adapter_for(inner)
+    return dataclasses.replace(
+        adapter,
+        theory=lambda optimizer, group: adapter.theory(inner, group),
+        name=f"Rotational({adapter.name or type(inner).__name__})",
+    )
+
+
+def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState]:
     """Keep a group's hyperparameters of now; read them out later.
 
     A tensor learning rate is changed in place by schedulers, so it is copied;
@@ -106,7 +153,9 @@ def capture(group: Group) -> Callable[[], GroupState]:
     }
     nesterov = bool(group.get("nesterov", False))
     return lambda: GroupState(
-        **{key: float(value) for key, value in kept.items()}, nesterov=nesterov
+        **{key: float(value) for key, value in kept.items()},
+        nesterov=nesterov,
+        rotation=rotation,
     )
 
 
@@ -120,6 +169,8 @@ def box_limit(group: Group) -> float:
 
 def adapter_for(optimizer: torch.optim.Optimizer) -> Adapter:
     """The adapter of an optimizer's class; a measuring-only one if unknown."""
+    if _wraps(optimizer):
+        return _of_inner(getattr(optimizer, "inner"))  # noqa: B009
     cls = type(optimizer)
     for base in cls.__mro__:
         adapter = _ADAPTERS.get(base.__name__)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.optimizers import Adapter, adapter_for
+from dynoscope.hooks.optimizers import Adapter, adapter_for, is_rotational
 from dynoscope.measurement import Channels, Layer, Subject
 
 __all__ = ["Watched", "find_watched"]
@@ -87,7 +87,13 @@ def find_watched(
             f"include={include!r}, exclude={exclude!r} leave no layer to watch; "
             f"layers are named like: {names}"
         )
-    layers = tuple(_layer(f, groups[id(f.parameter)], neurons) for f in chosen)
+    layers = tuple(
+        dataclasses.replace(
+            _layer(f, groups[id(f.parameter)], neurons),
+            rotational=is_rotational(optimizer, f.parameter),
+        )
+        for f in chosen
+    )
     adapter = adapter_for(optimizer)
     own = _unwrap(model)
     subject = Subject(

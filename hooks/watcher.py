@@ -13,7 +13,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.optimizers import box_limit, capture
+from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import GroupState, Measurement
 from dynoscope.metrics.sums import Kernel, Spec
@@ -129,10 +129,23 @@ class Watcher:
         # A closure computes the gradients inside the step: those here are stale.
         grads = [None if has_closure else _dense(p.grad) for p in self._parameters]
         momenta = [adapter.momentum(optimizer, p) for p in self._parameters]
-        groups = [capture(group) for group in optimizer.param_groups]
+        groups = [
+            capture(group, self._rotation(index))
+            for index, group in enumerate(optimizer.param_groups)
+        ]
         limits = self._limits()
         self._kernel.before(grads, momenta, limits)
         return _OpenStep(grads, groups, limits, time.perf_counter() - start)
+
+    def _rotation(self, group: int) -> float:
+        """The angle that the optimizer imposes on a group's layers, if it does."""
+        if not any(
+            layer.rotational and layer.group == group
+            for layer in self._watched.subject.layers
+        ):
+            return math.nan
+        optimizer = self._watched.optimizer
+        return imposed_rotation(optimizer, optimizer.param_groups[group])
 
     def _limits(self) -> list[float]:
         """Per layer, half the width of the box that weight decay holds weights in."""
@@ -142,7 +155,11 @@ class Watcher:
             box_limit(group) if kind in DECOUPLED else math.inf
             for group, kind in zip(groups, subject.optimizer.kinds, strict=True)
         ]
-        return [of_group[layer.group] for layer in subject.layers]
+        return [
+            # a norm that is kept knows no box
+            math.inf if layer.rotational else of_group[layer.group]
+            for layer in subject.layers
+        ]
 
     def _measure_after(self, opened: "_OpenStep") -> None:
         start = time.perf_counter()

@@ -13,7 +13,9 @@ from dynoscope.recorder.means import RunningMean
 
 __all__ = ["Predictor", "hyperparameters"]
 
-_HYPERPARAMETERS: Final = [field.name for field in dataclasses.fields(GroupState)]
+_HYPERPARAMETERS: Final = [
+    field.name for field in dataclasses.fields(GroupState) if field.name != "rotation"
+]
 
 
 class Predictor:

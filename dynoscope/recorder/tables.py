@@ -19,6 +19,7 @@ from dynoscope.measurement import (
 from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
+from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.sensitivity import Sensitivity
@@ -53,6 +54,7 @@ class TableBuilder:
         self._predictor = Predictor(subject)
         self._sensitivity = Sensitivity(subject)
         self._trajectories = Trajectories(subject)
+        self._imposed = Imposed(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
         self._channels = ChannelRows(subject)
@@ -101,6 +103,11 @@ class TableBuilder:
             getattr(named, name)[~has_momentum] = np.nan
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
+        predicted = {
+            **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
+            **self._sensitivity.columns(groups, named),
+            **self._trajectories.predict(steps, groups, named),
+        }
         layers = len(self._numel)
         return {
             "step": np.repeat(steps, layers),
@@ -111,9 +118,7 @@ class TableBuilder:
             "weight_decay": decay,
             **derive(named),
             "kkt_gap": kkt_gap(named, box_decay),
-            **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
-            **self._sensitivity.columns(groups, named),
-            **self._trajectories.predict(steps, groups, named),
+            **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
         }
 
     def _has_momentum(
