@@ -24,11 +24,18 @@ from rich.table import Table
 from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
-from dynoscope.optim import L1, Lion, LionK, NormGD, OrtSepNorm, SepNorm
+from dynoscope.optim import L1, Lion, LionK, NormGD, OrtSepNorm, Rotational, SepNorm
 from tests.benchmarks.models import Gpt
 
 RESULTS = Path(__file__).parent / "results" / "optimizers.csv"
 STEPS = 4  # of an arm's turn
+
+
+class Cost(NamedTuple):
+    """Seconds of one step; CPU time counts every thread."""
+
+    wall: float
+    cpu: float
 
 
 class Arm(NamedTuple):
@@ -53,59 +60,64 @@ ARMS = {
     "OrtSepNorm": Arm(OrtSepNorm, bar=1.1),
     "OrtSepNorm row": Arm(partial(OrtSepNorm, per="row")),
     "OrtSepNorm group": Arm(partial(OrtSepNorm, per="group")),
+    "Rotational AdamW": Arm(lambda params: Rotational(AdamW(params)), bar=2.0),
 }
 
 
-def make_turn(arm: Arm) -> Callable[[], float]:
-    """A function that takes some steps and returns the seconds of one."""
+def make_turn(arm: Arm) -> Callable[[], Cost]:
+    """A function that takes some steps and returns what one of them cost."""
     torch.manual_seed(0)
     params = list(Gpt().parameters())
     optimizer = arm.make(params)
 
-    def turn() -> float:
+    def turn() -> Cost:
         for param in params:
             param.grad = torch.randn_like(param)
-        start = time.perf_counter()
+        start = Cost(time.perf_counter(), time.process_time())
         for _ in range(STEPS):
             optimizer.step()
-        return (time.perf_counter() - start) / STEPS
+        end = Cost(time.perf_counter(), time.process_time())
+        return Cost(*((b - a) / STEPS for a, b in zip(start, end, strict=True)))
 
     return turn
 
 
-def run_arms(rounds: int) -> dict[str, list[float]]:
-    """Seconds of one step, per arm and round."""
+def run_arms(rounds: int) -> dict[str, list[Cost]]:
+    """Cost of one step, per arm and round."""
     turns = {name: make_turn(arm) for name, arm in ARMS.items()}
     for turn in turns.values():
         turn()  # warm up
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    costs: dict[str, list[Cost]] = {name: [] for name in ARMS}
     order = list(ARMS)
     for _ in range(rounds):
         for name in order:
-            seconds[name].append(turns[name]())
+            costs[name].append(turns[name]())
         order = order[1:] + order[:1]
-    return seconds
+    return costs
 
 
-def report(seconds: dict[str, list[float]]) -> list[list[object]]:
+def report(costs: dict[str, list[Cost]]) -> list[list[object]]:
     """Print a table; give its rows for the CSV file."""
-    base = seconds[BASE]
-    table = Table(title=f"{BASE}: a step takes {statistics.median(base) * 1e3:.1f} ms")
-    for column in ("optimizer", "ms", "ratio", "min to max", "at most"):
+    base = costs[BASE]
+    step = statistics.median(cost.wall for cost in base)
+    table = Table(title=f"{BASE}: a step takes {step * 1e3:.1f} ms")
+    for column in ("optimizer", "wall ratio", "min to max", "CPU ratio", "at most"):
         table.add_column(column, justify="left" if column == "optimizer" else "right")
     rows: list[list[object]] = []
-    for name, times in seconds.items():
-        ratios = [time / other for time, other in zip(times, base, strict=True)]
-        middle, bar = statistics.median(ratios), ARMS[name].bar
+    for name, its_costs in costs.items():
+        pairs, bar = list(zip(its_costs, base, strict=True)), ARMS[name].bar
+        wall = [cost.wall / other.wall for cost, other in pairs]
+        middle = statistics.median(wall)
+        cpu = statistics.median(cost.cpu / other.cpu for cost, other in pairs)
         table.add_row(
             name,
-            f"{statistics.median(times) * 1e3:.1f}",
             f"{middle:.3f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            f"{min(wall):.2f} to {max(wall):.2f}",
+            f"{cpu:.3f}",
             f"{bar}{'' if middle <= bar else ', missed'}" if bar else "",
         )
-        ratio_cells = (f"{x:.4f}" for x in (middle, min(ratios), max(ratios)))
-        rows.append([name, *ratio_cells, bar])
+        ratios = (middle, cpu, min(wall), max(wall))
+        rows.append([name, *(f"{ratio:.4f}" for ratio in ratios), bar])
     Console().print(table)
     return rows
 
@@ -125,7 +137,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["optimizer", "ratio", "ratio_min", "ratio_max", "at_most"])
+        writer.writerow(["optimizer", "wall", "cpu", "wall_min", "wall_max", "at_most"])
         writer.writerows(rows)
 
 
