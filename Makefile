@@ -30,8 +30,9 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.bench  ## what watching costs, beside other tools
-	$(BIN)/python tests/benchmarks/overhead.py $(ARGS)
+bench: .venv/.bench  ## what watching costs, beside other tools; then the optimizers
+	$(BIN)/python -m tests.benchmarks.overhead $(ARGS)
+	$(BIN)/python -m tests.benchmarks.optimizers
 
 clean:
 	rm -rf .venv build *.egg-info

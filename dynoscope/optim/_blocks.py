@@ -26,6 +26,10 @@ __all__ = [
 Per: TypeAlias = Literal["group", "row", "tensor"]
 PER: tuple[Per, ...] = get_args(Per)
 
+_LINE = 256  # squares that float32 sums to its last digit
+_LARGE = 2**16  # numbers whose copy in float64 leaves the cache
+_SAFE = 1e-10  # of a larger norm no square that counts is too small for float32
+
 
 def widened(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors, those of 16 bits in float32, so that a factor keeps its digits."""
@@ -39,7 +43,7 @@ def norms(tensors: Sequence[Tensor], per: Per, *, wide: bool = True) -> list[Ten
     """2-norm of every block, in the tensors' unit.
 
     The squares are summed in float64 (float32 on mps), where no float32 over- or
-    underflows; or, quicker, in the tensors' own dtype if not `wide`.
+    underflows; or, where that is quicker, in the tensors' own dtype if not `wide`.
     """
     if per == "row":
         return [
@@ -53,7 +57,7 @@ def norms(tensors: Sequence[Tensor], per: Per, *, wide: bool = True) -> list[Ten
         ]
     if not tensors:
         return []
-    if wide and all(tensor.is_cpu for tensor in tensors):
+    if all(tensor.is_cpu for tensor in tensors):
         parts = [_cpu_norm(tensor) for tensor in tensors]
     else:
         dtype = _sum_dtype(tensors[0], wide=wide)
@@ -71,12 +75,25 @@ def joint(parts: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _cpu_norm(tensor: Tensor) -> Tensor:
-    """Norm in float64 by way of the last dimension, which spares a wide copy."""
-    lines: Tensor = torch.linalg.vector_norm(
-        tensor, dim=(-1,) if tensor.ndim else (), dtype=torch.float64
-    )
-    norm: Tensor = torch.linalg.vector_norm(lines)
-    return norm
+    """Norm in float64.
+
+    torch copies the tensor to float64 first, which takes most of the time if it is
+    large. So float32 sums it there, in lines, if its squares permit.
+    """
+    numel = tensor.numel()
+    if (
+        numel >= _LARGE
+        and tensor.dtype == torch.float32
+        and not torch.compiler.is_compiling()  # which needs no copy, and cannot branch
+    ):
+        lines, rest = tensor.flatten().split([numel - numel % _LINE, numel % _LINE])
+        parts = torch.linalg.vector_norm(lines.view(-1, _LINE), dim=1)
+        parts = torch.cat([parts, torch.linalg.vector_norm(rest).view(1)])
+        norm: Tensor = torch.linalg.vector_norm(parts, dtype=torch.float64)
+        if _SAFE < norm.item() < math.inf:
+            return norm
+    exact: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    return exact
 
 
 def dots(left: Sequence[Tensor], right: Sequence[Tensor], per: Per) -> list[Tensor]:
@@ -116,7 +133,8 @@ def normalize(
 def inverse(size: Tensor, like: Tensor, *, least: float = 0.0) -> Tensor:
     """1 / size in the dtype of `like`, 0 where the size is too small for it."""
     least = max(least, torch.finfo(like.dtype).tiny)
-    return torch.where(size > least, size.reciprocal(), 0.0).to(like.dtype)
+    size = torch.threshold(size, least, math.inf)  # whose inverse is 0
+    return size.reciprocal().nan_to_num(0.0).to(like.dtype)
 
 
 def _row_dims(tensor: Tensor) -> tuple[int, ...]:

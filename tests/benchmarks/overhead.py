@@ -5,7 +5,7 @@ bare arm runs twice, and the second against the first says how noisy it was. The
 time that a tool needs to finish is spread over its steps. CPU time counts every
 thread and child process.
 
-    python tests/benchmarks/overhead.py [--model gpt] [--rounds 9] [--threads 2]
+    python -m tests.benchmarks.overhead [--model gpt] [--rounds 9] [--threads 2]
 """
 
 import argparse
@@ -218,7 +218,7 @@ def report(name: str, costs: dict[str, list[Cost]], copy: float) -> list[list[ob
     base = costs["bare"]
     step = statistics.median(c.wall for c in base)
     table = Table(title=f"{name}: a bare step takes {step * 1e3:.1f} ms")
-    for column in ("arm", "wall ratio", "[min, max]", "CPU ratio", "copies"):
+    for column in ("arm", "wall ratio", "min to max", "CPU ratio", "copies"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     rows: list[list[object]] = []
     for arm, arm_costs in costs.items():
@@ -228,7 +228,7 @@ def report(name: str, costs: dict[str, list[Cost]], copy: float) -> list[list[ob
         table.add_row(
             arm,
             f"{middle[0]:.3f}",
-            f"[{min(wall):.2f}, {max(wall):.2f}]",
+            f"{min(wall):.2f} to {max(wall):.2f}",
             f"{middle[1]:.3f}",
             f"{copies:.1f}",
         )
