@@ -207,6 +207,8 @@ class Measurement:
         nbytes: host memory held until then.
         hook_seconds: what the hooks cost the training thread at this step.
         skipped: measurements given up since the last one (queue full).
+        histograms: gives counts of shape (2, layers, bins), of weights before the
+            step and of gradients, as `fetch` does; None where none were taken.
     """
 
     step: int
@@ -218,6 +220,7 @@ class Measurement:
     nbytes: int
     hook_seconds: float
     skipped: int = 0
+    histograms: Callable[[], npt.NDArray[np.int64]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,6 +168,7 @@ def watch(
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     neurons: bool = True,
+    histograms: bool = False,
     config: Mapping[str, Any] | Any = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -188,6 +189,8 @@ def watch(
         include: regular expression(s); only layers whose name one of them finds.
         exclude: regular expression(s); no layer whose name one of them finds.
         neurons: whether norms and angles of single neurons are measured too.
+        histograms: whether weights and gradients are sorted into bins too, at
+            measured steps that grow apart: 20 for each power of ten.
         config: what you want to know of this run later: a mapping, a dataclass,
             or an `argparse.Namespace`.
         resume: continue the run in that folder, after its last recorded step.
@@ -207,7 +210,7 @@ def watch(
     watched = find_watched(
         model, optimizer, include=include, exclude=exclude, neurons=neurons
     )
-    watcher = Watcher(watched, schedule)
+    watcher = Watcher(watched, schedule, histograms=histograms)
     folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
     watcher.step = _prepare(folder, resume=resume, overwrite=overwrite)
     settings = {

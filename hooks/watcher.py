@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.hooks import RemovableHandle
 
@@ -16,8 +17,8 @@ from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import GroupState, Measurement
-from dynoscope.metrics.sums import Kernel, Spec
-from dynoscope.schedule import Schedule
+from dynoscope.metrics.sums import Histograms, Kernel, Spec
+from dynoscope.schedule import Schedule, log_spaced
 from dynoscope.theory import DECOUPLED
 
 __all__ = ["Sink", "Watcher"]
@@ -45,6 +46,7 @@ class Watcher:
     Args:
         watched: what to measure.
         schedule: which steps to measure.
+        histograms: whether to count what weights and gradients are, too.
 
     Attributes:
         step: number of steps taken, those of a resumed run's past included.
@@ -55,7 +57,9 @@ class Watcher:
             watched already.
     """
 
-    def __init__(self, watched: Watched, schedule: Schedule) -> None:
+    def __init__(
+        self, watched: Watched, schedule: Schedule, *, histograms: bool = False
+    ) -> None:
         _refuse_double(watched)
         self.step = 0
         self._watched = watched
@@ -69,6 +73,8 @@ class Watcher:
                 )
             ]
         )
+        self._histograms = Histograms(watched.parameters) if histograms else None
+        self._histogram_due = log_spaced()
         self._handles: list[RemovableHandle] = []
         self._depth = 0
         self.skipped = 0
@@ -134,8 +140,11 @@ class Watcher:
             for index, group in enumerate(optimizer.param_groups)
         ]
         limits = self._limits()
+        counted = None
+        if self._histograms is not None and self._histogram_due(self.step):
+            counted = self._histograms.take(grads)
         self._kernel.before(grads, momenta, limits)
-        return _OpenStep(grads, groups, limits, time.perf_counter() - start)
+        return _OpenStep(grads, groups, limits, counted, time.perf_counter() - start)
 
     def _rotation(self, group: int) -> float:
         """The angle that the optimizer imposes on a group's layers, if it does."""
@@ -182,12 +191,18 @@ class Watcher:
                 has_grad=np.array([grad is not None for grad in opened.grads]),
                 limits=np.array(opened.limits),
                 fetch=fetch,
-                nbytes=self._kernel.nbytes,
+                nbytes=self._kernel.nbytes + self._histogram_bytes(opened),
                 hook_seconds=spent,
                 skipped=self.skipped,
+                histograms=opened.histograms,
             )
         )
         self.skipped = 0
+
+    def _histogram_bytes(self, opened: "_OpenStep") -> int:
+        if self._histograms is None or opened.histograms is None:
+            return 0
+        return self._histograms.nbytes
 
     def _give_up(self, error: Exception) -> None:
         self._open = None
@@ -206,6 +221,7 @@ class _OpenStep:
     grads: list[torch.Tensor | None]
     groups: list[Callable[[], GroupState]]
     limits: list[float]
+    histograms: Callable[[], npt.NDArray[np.int64]] | None
     seconds: float
 
 

@@ -46,7 +46,9 @@ def test_watched_training_is_bit_identical(name: str, tmp_path: Path) -> None:
     for watched in (False, True):
         model, optimizer = fresh(name)
         scope = (
-            dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True)
+            dynoscope.watch(
+                model, optimizer, run=tmp_path / "run", histograms=True, strict=True
+            )
             if watched
             else contextlib.nullcontext()
         )

@@ -139,6 +139,10 @@ class Run:
         """Channels of normalization layers, named by bias or weight; see `layers`."""
         return self._rows("normalization", metric, layer, steps)
 
+    def histograms(self, layer: Names = None, steps: Steps = None) -> pd.DataFrame:
+        """Histograms, recorded where asked for; counts and edges are arrays."""
+        return self._rows("histograms", None, layer, steps)
+
     def groups(self, steps: Steps = None) -> pd.DataFrame:
         """Hyperparameters in force: one row per measured step and group."""
         return self._frame(self.table("groups", where=_in_steps(steps)))

@@ -20,6 +20,7 @@ from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.recorder.imposed import Imposed
+from dynoscope.recorder.histograms import histogram_columns
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.sensitivity import Sensitivity
@@ -80,6 +81,8 @@ class TableBuilder:
             tables["neurons"] = self._neurons(steps, hosts)
         if self._subject.normalization:
             tables["normalization"] = self._channels.columns(steps, hosts, groups)
+        if any(m.histograms is not None for m in batch):
+            tables["histograms"] = histogram_columns(self._names.to_pylist(), batch)
         return {name: _arrays(name, columns) for name, columns in tables.items()}
 
     def _layers(

@@ -17,6 +17,8 @@ _TYPES: Final = {
     "float32": pa.float32(),
     "bool": pa.bool_(),
     "string": pa.string(),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<float64>": pa.list_(pa.float64()),
 }
 
 

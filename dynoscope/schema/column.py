@@ -1,11 +1,11 @@
 """How a column and a table of a run are described."""
 
 import dataclasses
-from typing import Literal
+from typing import Final, Literal
 
 from dynoscope.errors import DynoscopeError
 
-__all__ = ["Metric", "Role", "Table", "key", "measured"]
+__all__ = ["LAYER", "STEP", "Metric", "Role", "Table", "key", "measured"]
 
 Role = Literal["key", "measured", "predicted", "setting"]
 
@@ -16,8 +16,8 @@ class Metric:
 
     Attributes:
         name: column name; stable for ever.
-        dtype: Arrow type: `int64`, `int32`, `float64`, `float32`, `bool`
-            or `string`.
+        dtype: Arrow type: `int64`, `int32`, `float64`, `float32`, `bool`,
+            `string`, `list<int64>` or `list<float64>`.
         role: `key` (identifies the row), `measured`, `predicted`, or `setting`
             (a hyperparameter in force).
         unit: unit, "" where dimensionless.
@@ -79,3 +79,12 @@ def measured(
 ) -> Metric:
     """A column of measurements."""
     return Metric(name, dtype, "measured", unit, label, description, source, log)
+
+
+STEP: Final = key(
+    "step", "int64", "step",
+    "Optimizer step from 0; the row describes the update step -> step + 1.", "steps",
+)  # fmt: skip
+LAYER: Final = key(
+    "layer", "string", "layer", "Qualified name of the parameter, without wrappers."
+)

@@ -9,9 +9,12 @@ from typing import Final
 
 from dynoscope.errors import DynoscopeError
 from dynoscope.schema import ondemand
+from dynoscope.schema.column import LAYER as _LAYER
+from dynoscope.schema.column import STEP as _STEP
 from dynoscope.schema.column import Metric, Table
 from dynoscope.schema.column import key as _key
 from dynoscope.schema.column import measured as _measured
+from dynoscope.schema.histograms import HISTOGRAMS
 
 __all__ = ["TABLES", "Metric", "Table", "metric"]
 
@@ -34,15 +37,8 @@ def _setting(name: str, label: str, description: str) -> Metric:
     return Metric(name, "float64", "setting", "", label, description)
 
 
-_STEP = _key(
-    "step", "int64", "step",
-    "Optimizer step from 0; the row describes the update step -> step + 1.", "steps",
-)  # fmt: skip
 _WALL_TIME = _key(
     "wall_time", "float64", "time", "When the step ended, since the epoch.", "s"
-)
-_LAYER = _key(
-    "layer", "string", "layer", "Qualified name of the parameter, without wrappers."
 )
 _LR = _setting("lr", "learning rate", "Learning rate of this step.")
 _WEIGHT_DECAY = _setting(
@@ -317,6 +313,7 @@ TABLES: Final[Mapping[str, Table]] = {
     table.name: table
     for table in (
         *(_LAYERS, _NEURONS, _NORMALIZATION, _GROUPS, _SCALARS, _FINDINGS),
+        HISTOGRAMS,
         *(ondemand.FULL_GRADIENTS, ondemand.INVARIANCE, ondemand.ACTIVITY),
     )
 }

@@ -10,8 +10,9 @@ is there; short pieces also keep float32 sums accurate (relative error below 1e-
 are stacked and summed together, since for them the calls cost more than the numbers.
 """
 
+from dynoscope.metrics.sums.histogram import Histograms
 from dynoscope.metrics.sums.kernel import Kernel
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import SecondMoment
 
-__all__ = ["Kernel", "SecondMoment", "Spec"]
+__all__ = ["Histograms", "Kernel", "SecondMoment", "Spec"]

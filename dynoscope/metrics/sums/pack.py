@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynoscope.metrics.sums.spec import Spec
 
-__all__ = ["Pack"]
+__all__ = ["Pack", "start_copy"]
 
 
 class Pack:
@@ -50,21 +50,33 @@ class Pack:
 
     def ship(self) -> Callable[[], npt.NDArray[Any]]:
         """Start a copy to the host; give a function that waits for it."""
-        if self.flat.device.type != "cuda":
-            copy = self.flat.to("cpu", copy=True).numpy()
-            return lambda: copy
-        host = self._pinned.pop() if self._pinned else _pinned_like(self.flat)
-        host.copy_(self.flat, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self.flat.device))
+        return start_copy(self.flat, self._pinned)
 
-        def wait() -> npt.NDArray[Any]:
-            event.synchronize()
-            numbers = host.numpy().copy()
-            self._pinned.append(host)
-            return numbers
 
-        return wait
+def start_copy(
+    x: Tensor, pinned: collections.deque[Tensor]
+) -> Callable[[], npt.NDArray[Any]]:
+    """Start a copy to the host; give a function that waits for it.
+
+    Args:
+        x: a tensor that the device may still be writing.
+        pinned: host tensors like it, to copy to; taken from and given back.
+    """
+    if x.device.type != "cuda":
+        copy = x.to("cpu", copy=True).numpy()
+        return lambda: copy
+    host = pinned.pop() if pinned else _pinned_like(x)
+    host.copy_(x, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(x.device))
+
+    def wait() -> npt.NDArray[Any]:
+        event.synchronize()
+        numbers = host.numpy().copy()
+        pinned.append(host)
+        return numbers
+
+    return wait
 
 
 def _pinned_like(x: Tensor) -> Tensor:
