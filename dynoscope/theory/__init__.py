@@ -4,7 +4,15 @@ Theory is data beside measurement. `equilibrium` is the front door; the modules
 hold the single formulas, one term of the field each.
 """
 
-from dynoscope.theory import adam_l2, autocorrelation, decoupled, moments, normgd, sgdm
+from dynoscope.theory import (
+    adam_l2,
+    autocorrelation,
+    decoupled,
+    moments,
+    normgd,
+    scale_sensitivity,
+    sgdm,
+)
 from dynoscope.theory.equilibrium import DECOUPLED, Equilibrium, equilibrium
 from dynoscope.theory.hyperparameters import Hyperparameters
 from dynoscope.theory.trajectory import Integrator, Trajectory, trajectory
@@ -21,6 +29,7 @@ __all__ = [
     "equilibrium",
     "moments",
     "normgd",
+    "scale_sensitivity",
     "sgdm",
     "trajectory",
 ]
