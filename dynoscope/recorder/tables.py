@@ -19,8 +19,8 @@ from dynoscope.measurement import (
 from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
-from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.histograms import histogram_columns
+from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.sensitivity import Sensitivity
