@@ -13,7 +13,7 @@ from dynoscope.diff import Diff
 from dynoscope.diff.phrases import label_of, rows_of, shorten, unit_of
 from dynoscope.schema import TABLES
 
-__all__ = ["figures", "layer_ids"]
+__all__ = ["figure", "figures", "layer_ids", "line"]
 
 Figure = dict[str, Any]
 
@@ -65,9 +65,9 @@ def _scalar(diff: Diff, name: str, scheme: Scheme) -> Figure:
     for position, side in enumerate((diff.a, diff.b)):
         logged = side.run.scalars(name, (diff.steps.first, diff.steps.last + 1))
         color = scheme.run_color(position)
-        traces.append(_line(logged["step"], logged["value"], side.name, color))
+        traces.append(line(logged["step"], logged["value"], side.name, color))
     positive = min(itertools.chain(*(t["y"] for t in traces)), key=_or_inf, default=1)
-    return _figure(traces, scheme, log=_or_inf(positive) > 0)
+    return figure(traces, scheme, log=_or_inf(positive) > 0)
 
 
 def _or_inf(value: float | None) -> float:
@@ -93,13 +93,14 @@ def _curves(
         dash = "dash" if TABLES["layers"][metric].role == "predicted" else "solid"
         name = f"{side}, {label_of(metric)}"
         color = scheme.run_color(position)
-        traces.append(_line(curves["step"], values, name, color, dash))
-    return _figure(traces, scheme, TABLES["layers"][axis].log, unit_of(axis))
+        traces.append(line(curves["step"], values, name, color, dash))
+    return figure(traces, scheme, TABLES["layers"][axis].log, unit_of(axis))
 
 
-def _line(
+def line(
     steps: pd.Series, values: pd.Series, name: str, color: str, dash: str = "solid"
 ) -> dict[str, Any]:
+    """A curve, thinned to what a screen shows."""
     x, y = steps.to_numpy(), values.to_numpy(dtype=float)
     kept = thin(x, y)
     return {
@@ -119,9 +120,10 @@ def _json_number(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _figure(
+def figure(
     traces: list[dict[str, Any]], scheme: Scheme, log: bool, unit: str = ""
 ) -> Figure:
+    """Curves over steps."""
     yaxis: dict[str, Any] = {"exponentformat": "power", "title": {"text": unit}}
     if log:
         yaxis["type"] = "log"

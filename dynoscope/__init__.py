@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynoscope.calculator import Prediction, predict
     from dynoscope.errors import (
         DynoscopeError,
         DynoscopeWarning,
@@ -29,6 +30,7 @@ _HOMES = {
     "DynoscopeError": "errors",
     "DynoscopeWarning": "errors",
     "MeasurementError": "errors",
+    "Prediction": "calculator",
     "Run": "reader",
     "RunExistsError": "errors",
     "RunNotFoundError": "errors",
@@ -39,6 +41,7 @@ _HOMES = {
     "UnwatchableError": "errors",
     "find_runs": "reader",
     "open_run": "reader",
+    "predict": "calculator",
     "watch": "session",
 }
 
@@ -47,6 +50,7 @@ __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
     "MeasurementError",
+    "Prediction",
     "Run",
     "RunExistsError",
     "RunNotFoundError",
@@ -57,6 +61,7 @@ __all__ = [
     "UnwatchableError",
     "find_runs",
     "open_run",
+    "predict",
     "watch",
 ]
 

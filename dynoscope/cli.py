@@ -107,6 +107,76 @@ def demo(
         run_demo(runs, host=host, port=port, serve=serve, browser=browser)
 
 
+@app.command()
+def predict(
+    optimizer: Annotated[
+        str, typer.Argument(help="adamw, adam_l2, sgdm, lion, sepnorm, ortsepnorm ...")
+    ],
+    shape: Annotated[str, typer.Option(help="Shape of the weight: 256,128,3,3.")],
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")],
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")],
+    betas: Annotated[str | None, typer.Option(help="beta1,beta2.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="SGD's momentum.")] = None,
+    effective_grad_sq: Annotated[
+        float | None,
+        typer.Option(help="Mean of ||g||^2 ||w||^2; sgdm, adam_l2 and normgd need it."),
+    ] = None,
+    start_weight_norm: Annotated[
+        float | None, typer.Option(help="Norm at the start; torch's default if not.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Length of the training.")] = 10_000,
+    warmup: Annotated[int, typer.Option(help="Steps of warmup.")] = 0,
+    schedule: Annotated[
+        str, typer.Option(help="constant, cosine or linear.")
+    ] = "constant",
+    to: Annotated[
+        str | None, typer.Option(help="Keep the rotation with this optimizer.")
+    ] = None,
+    to_betas: Annotated[str | None, typer.Option(help="Its beta1,beta2.")] = None,
+    to_momentum: Annotated[float | None, typer.Option(help="Its momentum.")] = None,
+    batch_factor: Annotated[
+        float | None, typer.Option(help="Keep the rotation at a batch so much larger.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Besides the rotation: weight_norm or update_rms.")
+    ] = "weight_norm",
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with plots to this file.")
+    ] = None,
+) -> None:
+    """Say where a layer will settle, and the way there; or what to use instead."""
+    from dynoscope.calculator import command
+
+    with _plain_errors():
+        shown = command.run(
+            optimizer,
+            {
+                "shape": command.numbers("shape", shape, int),
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "betas": command.numbers("betas", betas),
+                "momentum": momentum,
+                "effective_grad_sq": effective_grad_sq,
+                "start_weight_norm": start_weight_norm,
+                "steps": steps,
+                "warmup": warmup,
+                "schedule": schedule,
+            },
+            to=to,
+            batch_factor=batch_factor,
+            keep=keep,
+            other={
+                "betas": command.numbers("to-betas", to_betas),
+                "momentum": to_momentum,
+            },
+        )
+        if html is not None:
+            from dynoscope.dashboard.prediction import write_prediction
+
+            write_prediction(shown, html)
+            print(f"dynoscope: wrote {html}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the `dynoscope` command."""
     app()
