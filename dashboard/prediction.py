@@ -37,10 +37,15 @@ def write_prediction(
         name: {metric: _plot(shown, metric, scheme) for metric in PLOTS}
         for name, scheme in SCHEMES.items()
     }
-    title = " and ".join(_name(prediction) for prediction in shown)
+    names = [_name(prediction) for prediction in shown]
+    title = " and ".join(names)
+    colored = " and ".join(
+        f"<span class={letter}>{html.escape(name)}</span>"
+        for letter, name in zip("ab", names, strict=False)
+    )
     shape = " x ".join(map(str, shown[0].shape))
     body = (
-        f"<h1>{html.escape(title)}</h1>"
+        f"<h1>{colored}</h1>"
         f"<p>A scale-invariant weight of {html.escape(shape)}. Solid: along the "
         "schedule. Dashed: where it would settle at the learning rate of the step.</p>"
         + plot_cards({metric: heading for metric, (heading, _) in PLOTS.items()})
@@ -54,7 +59,7 @@ def _name(prediction: Prediction) -> str:
 
 
 def _plot(predictions: list[Prediction], metric: str, scheme: Scheme) -> Figure:
-    traces, positive = [], True
+    traces = []
     for position, prediction in enumerate(predictions):
         rows, color = prediction.trajectory, scheme.run_color(position)
         for column, dash in ((metric, "solid"), (f"pred_{metric}", "dash")):
@@ -63,5 +68,5 @@ def _plot(predictions: list[Prediction], metric: str, scheme: Scheme) -> Figure:
             label = "equilibrium" if dash == "dash" else "schedule"
             name = f"{prediction.optimizer}, {label}"
             traces.append(line(rows["step"], rows[column], name, color, dash))
-            positive &= bool((rows[column].dropna() > 0).all())
-    return figure(traces, scheme, positive, PLOTS[metric][1])
+    # not logarithmic: a decay to 0 would leave nothing else to see
+    return figure(traces, scheme, log=False, unit=PLOTS[metric][1])
