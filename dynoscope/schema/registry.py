@@ -172,7 +172,8 @@ _LAYERS = Table(
         _predicted(
             "pred_effective_weight_norm", "weight_norm", "",
             "predicted weight norm, effective decay",
-            "Weight norm in equilibrium at the effective weight decay.",
+            "Weight norm in equilibrium at the effective weight decay; for AdamW with "
+            "the scaled gradient as it is.",
         ),
         _predicted(
             "pred_effective_angular_update", "angular_update", "rad",

@@ -32,11 +32,12 @@ def settle(kind: str, pull: float, folder: Path, steps: int) -> dynoscope.Run:
     classes: dict[str, type[torch.optim.Optimizer]] = {
         "sgdm": torch.optim.SGD, "adamw": torch.optim.AdamW,
         "adam_l2": torch.optim.Adam, "lion": Lion, "sepnorm": SepNorm,
-        "ortsepnorm": OrtSepNorm,
+        "ortsepnorm": OrtSepNorm, "adamw, eps": torch.optim.AdamW,
     }  # fmt: skip
     settings: dict[str, dict[str, object]] = {
         "sgdm": {"lr": 2e-3, "momentum": 0.9, "weight_decay": 0.5},
         "adamw": {"lr": 3e-3, "betas": (0.9, 0.99), "weight_decay": 1.0},
+        "adamw, eps": {"lr": 3e-3, "betas": (0.9, 0.99), "weight_decay": 1.0, "eps": 1},
         "adam_l2": {"lr": 3e-3, "betas": (0.9, 0.99), "weight_decay": 0.5},
         "lion": {"lr": 1e-3, "weight_decay": 1.0},
         "sepnorm": {"lr": 1e-3, "weight_decay": 1.0},
@@ -60,6 +61,7 @@ def settle(kind: str, pull: float, folder: Path, steps: int) -> dynoscope.Run:
         ("sgdm", -0.2, 0.02),
         ("adamw", 1.0, 0.02),
         ("adamw", -0.2, 0.02),
+        ("adamw, eps", 1.0, 0.02),  # as large as the gradients: updates are half
         ("adam_l2", 1.0, 0.05),
         ("lion", 0.15, 0.08),
         ("sepnorm", 0.15, 0.08),
