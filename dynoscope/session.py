@@ -153,6 +153,26 @@ class Scope:
             hooks.activity_rows(self._watched, loader, forward, batches, channel_dim)
         )
 
+    def measure_constraint(
+        self, loss: float | torch.Tensor | None = None
+    ) -> pd.DataFrame:
+        """Measure where Lion or LionK stands in the problem that it solves.
+
+        Args:
+            loss: the loss at these weights, best over the whole data set, for the
+                Lyapunov function; None leaves it out.
+
+        Returns:
+            The new rows of the `constraint` table: one per layer (where K sees
+            layers) and `*` for all of them.
+
+        Raises:
+            MeasurementError: the optimizer has no K, or one of your own that gives
+                its gradient alone.
+        """
+        number = None if loss is None else _fetcher("loss", loss)()
+        return self._record(hooks.constraint_rows(self._watched, number))
+
     def _record(self, rows: Rows) -> pd.DataFrame:
         when = {"step": self.step, "wall_time": time.time()}
         return self._recorder.record(Rows(rows.table, {**when, **rows.columns}))

@@ -2,6 +2,7 @@
 
 from dynoscope.hooks.activity import Forward, activity_rows
 from dynoscope.hooks.batches import Samples
+from dynoscope.hooks.constraint import constraint_rows
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.subject import Watched, find_watched
@@ -15,6 +16,7 @@ __all__ = [
     "Watched",
     "Watcher",
     "activity_rows",
+    "constraint_rows",
     "find_watched",
     "full_gradient_rows",
     "invariance_rows",

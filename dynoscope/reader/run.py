@@ -203,6 +203,10 @@ class Run:
         """Dead channels counted on demand: one row per count and module."""
         return self._frame(self.table("activity", where=_in_steps(steps)))
 
+    def constraint(self, layer: Names = None, steps: Steps = None) -> pd.DataFrame:
+        """Lion's constraint measured on demand, of layers and of `*`; see `layers`."""
+        return self._rows("constraint", None, layer, steps, [*self.layer_names, "*"])
+
     def table(
         self,
         name: str,

@@ -4,7 +4,7 @@ from typing import Final
 
 from dynoscope.schema.column import Metric, Table, key, measured
 
-__all__ = ["ACTIVITY", "FULL_GRADIENTS", "INVARIANCE"]
+__all__ = ["ACTIVITY", "CONSTRAINT", "FULL_GRADIENTS", "INVARIANCE"]
 
 _KEYS = (
     key(
@@ -145,6 +145,44 @@ ACTIVITY: Final = Table(
             "values", "values", "values per channel",
             "Samples times positions: values looked at in each channel.",
             dtype="int64",
+        ),
+    ),
+)  # fmt: skip
+
+_LION_K = "Lion-K, section 2 and table 2"
+
+CONSTRAINT: Final = Table(
+    "constraint",
+    "One row per `scope.measure_constraint` and parameter tensor, `*` for all.",
+    (
+        *_KEYS,
+        key("layer", "string", "layer", "Name of the parameter; `*`: all of them."),
+        key("numel", "int64", "elements", "Number of elements."),
+        Metric(
+            "weight_decay", "float64", "setting", "", "weight decay",
+            "Weight decay of the layer's group; NaN for `*` if groups differ.",
+        ),
+        _precise(
+            "constraint_norm", "constraint norm",
+            "Size of weight_decay * weight in the norm of K's constraint, which holds "
+            "where it is at most 1; for Lion weight_decay * max|weight|.", _LION_K,
+            log=True,
+        ),
+        _precise(
+            "conjugate", "K*",
+            "K*(weight_decay * weight); infinite outside of the constraint.", _LION_K,
+        ),
+        _precise("momentum_k", "K(momentum)", "K of the momentum.", _LION_K),
+        _precise(
+            "momentum_weight", "<momentum, weight>",
+            "Inner product of the weight and the momentum, which tracks minus the "
+            "gradient.",
+        ),
+        _precise("loss", "loss", "The loss that was given."),
+        _precise(
+            "lyapunov", "Lyapunov H",
+            "What Lion-K descends where the loss alone may rise; for `*`, with the "
+            "loss of the whole data set.", "Lion-K, theorem 4.1",
         ),
     ),
 )  # fmt: skip

@@ -316,6 +316,7 @@ TABLES: Final[Mapping[str, Table]] = {
         *(_LAYERS, _NEURONS, _NORMALIZATION, _GROUPS, _SCALARS, _FINDINGS),
         HISTOGRAMS,
         *(ondemand.FULL_GRADIENTS, ondemand.INVARIANCE, ondemand.ACTIVITY),
+        ondemand.CONSTRAINT,
     )
 }
 """Every table by name."""
