@@ -27,7 +27,7 @@ class Sensitivity:
         self._numel = np.array([layer.numel for layer in subject.layers], float)
         self._kinds = subject.optimizer.kinds
         self._group = np.array([layer.group for layer in subject.layers])
-        self._means = RunningMean(3, self._numel.size)
+        self._means = RunningMean(4, self._numel.size)
 
     def columns(
         self, groups: list[tuple[GroupState, ...]], sums: LayerSums
@@ -53,44 +53,37 @@ class Sensitivity:
             )
             radial[:, at] = radial_part(kind, sums.of_layers(at), beta1, beta2)
         weight_sq = np.where(np.isfinite(radial), sums.weight_sq, np.nan)
-        effective_grad_sq = sums.grad_sq * sums.weight_sq
-        means = self._means.update(
-            np.stack([radial, weight_sq, effective_grad_sq], axis=1)
+        fresh = [radial, weight_sq, sums.grad_sq * sums.weight_sq, sums.scaled_grad_sq]
+        means = self._means.update(np.stack(fresh, axis=1))
+        effective = theory.scale_sensitivity.effective_weight_decay(
+            decay, means[:, 0], means[:, 1]
         )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(means[:, 1] == 0, np.nan, means[:, 0] / means[:, 1])
-        effective = decay + share
-        return {
-            "effective_weight_decay": effective,
-            **self._predict(groups, effective, means[:, 2]),
-        }
+        return {"effective_weight_decay": effective, **self._predict(groups, means)}
 
     def _predict(
-        self,
-        groups: list[tuple[GroupState, ...]],
-        effective: FloatArray,
-        effective_grad_sq: FloatArray,
+        self, groups: list[tuple[GroupState, ...]], means: FloatArray
     ) -> dict[str, FloatArray]:
-        columns = {
-            name: np.full_like(effective, np.nan) for name in EFFECTIVE_PREDICTIONS
-        }
+        shape = len(groups), self._numel.size
+        columns = {name: np.full(shape, np.nan) for name in EFFECTIVE_PREDICTIONS}
         for index, kind in enumerate(self._kinds):
             at = np.flatnonzero(self._group == index)
             if kind is None or not at.size:
                 continue
-            settings = hyperparameters([step[index] for step in groups])
-            decay = effective[:, at]
-            exists = (decay > 0) & (settings["lr"] * decay < 1)
-            settings["weight_decay"] = np.where(exists, decay, 0.0)
+            radial, weight_sq, effective_grad_sq, scaled_grad_sq = np.moveaxis(
+                means[..., at], 1, 0
+            )
             try:
-                found = theory.equilibrium(
+                found = theory.scale_sensitivity.effective_equilibrium(
                     kind,
                     numel=self._numel[at],
-                    effective_grad_sq=effective_grad_sq[:, at],
-                    **settings,
+                    weight_update=radial,
+                    weight_sq=weight_sq,
+                    effective_grad_sq=effective_grad_sq,
+                    scaled_grad_sq=scaled_grad_sq if kind == "adamw" else None,
+                    **hyperparameters([step[index] for step in groups]),
                 )
             except TheoryError:
                 continue  # the plain prediction fails likewise, and says so
             for name, column in columns.items():
-                column[:, at] = np.where(exists, getattr(found, name), np.nan)
+                column[:, at] = getattr(found, name)
         return {f"pred_effective_{name}": column for name, column in columns.items()}
