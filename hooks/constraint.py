@@ -154,10 +154,9 @@ def _lyapunov(
     return float(
         lyapunov.value(
             np.array(loss),
-            *(
-                np.array(whole[n])
-                for n in ("conjugate", "momentum_k", "momentum_weight")
-            ),
+            np.array(whole["conjugate"]),
+            np.array(whole["momentum_k"]),
+            np.array(whole["momentum_weight"]),
             lyapunov.implicit_lr(eta, decay),
             decay,
             (np.array(betas[0]), np.array(betas[1])),

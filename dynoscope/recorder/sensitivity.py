@@ -53,30 +53,24 @@ class Sensitivity:
             )
             radial[:, at] = radial_part(kind, sums.of_layers(at), beta1, beta2)
         weight_sq = np.where(np.isfinite(radial), sums.weight_sq, np.nan)
-        effective_grad_sq = sums.grad_sq * sums.weight_sq
-        means = self._means.update(
-            np.stack(
-                [radial, weight_sq, effective_grad_sq, sums.scaled_grad_sq], axis=1
-            )
+        fresh = [radial, weight_sq, sums.grad_sq * sums.weight_sq, sums.scaled_grad_sq]
+        means = self._means.update(np.stack(fresh, axis=1))
+        effective = theory.scale_sensitivity.effective_weight_decay(
+            decay, means[:, 0], means[:, 1]
         )
-        return {
-            "effective_weight_decay": theory.scale_sensitivity.effective_weight_decay(
-                decay, means[:, 0], means[:, 1]
-            ),
-            **self._predict(groups, means),
-        }
+        return {"effective_weight_decay": effective, **self._predict(groups, means)}
 
     def _predict(
         self, groups: list[tuple[GroupState, ...]], means: FloatArray
     ) -> dict[str, FloatArray]:
-        shape = means[:, 0].shape
+        shape = len(groups), self._numel.size
         columns = {name: np.full(shape, np.nan) for name in EFFECTIVE_PREDICTIONS}
         for index, kind in enumerate(self._kinds):
             at = np.flatnonzero(self._group == index)
             if kind is None or not at.size:
                 continue
-            radial, weight_sq, effective_grad_sq, scaled_grad_sq = (
-                means[:, row, at] for row in range(4)
+            radial, weight_sq, effective_grad_sq, scaled_grad_sq = np.moveaxis(
+                means[..., at], 1, 0
             )
             try:
                 found = theory.scale_sensitivity.effective_equilibrium(
@@ -84,8 +78,8 @@ class Sensitivity:
                     numel=self._numel[at],
                     weight_update=radial,
                     weight_sq=weight_sq,
-                    scaled_grad_sq=scaled_grad_sq if kind == "adamw" else None,
                     effective_grad_sq=effective_grad_sq,
+                    scaled_grad_sq=scaled_grad_sq if kind == "adamw" else None,
                     **hyperparameters([step[index] for step in groups]),
                 )
             except TheoryError:
