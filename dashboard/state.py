@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from dynoscope.dashboard.history import Block, History, pivot
+from dynoscope.dashboard.history import History
 from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.series import Series
-from dynoscope.reader import Cursor, Run
+from dynoscope.reader import Block, Cursor, Run, pivot
 from dynoscope.reader.rollup import (
     is_roll_up,
     members_of,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dynoscope.errors import (
         DynoscopeError,
         DynoscopeWarning,
+        FindingError,
         MeasurementError,
         RunExistsError,
         RunNotFoundError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DynoscopeError": "errors",
     "DynoscopeWarning": "errors",
+    "FindingError": "errors",
     "MeasurementError": "errors",
     "Run": "reader",
     "RunExistsError": "errors",
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
+    "FindingError",
     "MeasurementError",
     "Run",
     "RunExistsError",

@@ -1,5 +1,6 @@
 """One run, as pandas frames."""
 
+import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -202,6 +203,16 @@ class Run:
     def activity(self, steps: Steps = None) -> pd.DataFrame:
         """Dead channels counted on demand: one row per count and module."""
         return self._frame(self.table("activity", where=_in_steps(steps)))
+
+    def findings(self) -> pd.DataFrame:
+        """What rules found while the run was recorded, in the order of finding.
+
+        Returns:
+            Columns step, layer, rule, severity, message, evidence (a dict) and source.
+        """
+        frame = self._frame(self.table("findings"))
+        frame["evidence"] = frame["evidence"].map(json.loads)
+        return frame
 
     def table(
         self,
