@@ -223,14 +223,14 @@ def watch(
         model, optimizer, include=include, exclude=exclude, neurons=neurons
     )
     watcher = Watcher(watched, schedule, histograms=histograms)
+    judge = Judge(watched.subject, thresholds, rules) if findings else None
+    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
     folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
     watcher.step = _prepare(folder, resume=resume, overwrite=overwrite)
     settings = {
         "config": {} if config is None else config,
         "every": every if isinstance(every, int) else repr(every),
     }
-    judge = Judge(watched.subject, thresholds, rules) if findings else None
-    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
     recorder = Recorder(folder, watched.subject, settings, strict=strict, judge=herald)
     recorder.start()  # a folder that cannot be written is said here, as it is
     failure: BaseException | None = None

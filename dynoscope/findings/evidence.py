@@ -121,7 +121,8 @@ class Evidence:
 
     def first(self, where: Mask, layer: int) -> int:
         """First step of the first bucket in which something holds for a layer."""
-        return int(self.history.starts[where[:, layer].argmax()])
+        of_layer = np.broadcast_to(where, (len(where), len(self.names)))[:, layer]
+        return int(self.history.starts[of_layer.argmax()])
 
 
 def subject_of(manifest: Mapping[str, Any]) -> Subject:

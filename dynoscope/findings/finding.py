@@ -1,6 +1,7 @@
 """What a rule found: a sentence, the numbers behind it, and where it is written."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -44,6 +45,11 @@ class Finding:
             raise ValueError(
                 f"severity={self.severity!r}: it is one of {', '.join(SEVERITIES)}"
             )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Finding":
+        """From a row of the `findings` table, evidence as JSON."""
+        return cls(**{**row, "evidence": json.loads(row["evidence"])})
 
     def row(self) -> dict[str, Any]:
         """As a row of the `findings` table, evidence as a mapping."""

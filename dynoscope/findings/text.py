@@ -8,33 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dynoscope.findings.finding import SEVERITIES, WHOLE, Finding
+from dynoscope.findings.finding import Finding
+from dynoscope.findings.groups import counted, grouped, where
 
-__all__ = ["grouped", "print_findings", "print_live", "where"]
+__all__ = ["print_findings", "print_live"]
 
 STYLES: Final = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-
-
-def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings by rule, the worst first; within a rule, the earliest first."""
-    rules: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        rules.setdefault((finding.severity, finding.rule), []).append(finding)
-    groups = [sorted(group, key=lambda f: f.step) for group in rules.values()]
-    return sorted(groups, key=lambda g: (SEVERITIES.index(g[0].severity), g[0].step))
-
-
-def where(group: Sequence[Finding]) -> str:
-    """The first layer of a group, and how many more there are.
-
-    >>> def at(layer):
-    ...     return Finding(severity="note", step=0, layer=layer, message="")
-    >>> where([at("a"), at("b"), at("c")]), where([at("*")])
-    ('a and 2 more layers', 'whole model')
-    """
-    first = "whole model" if group[0].layer == WHOLE else group[0].layer
-    more = len(group) - 1
-    return f"{first} and {more} more layer{'s' * (more > 1)}" if more else first
 
 
 def print_live(findings: Iterable[Finding], console: Console | None = None) -> None:
@@ -67,12 +46,7 @@ def print_findings(
     if not findings:
         console.print(Text(f"{name}: nothing odd was found."))
         return
-    counts = [
-        f"{count} {severity}{'s' * (count > 1)}"
-        for severity in SEVERITIES
-        if (count := sum(f.severity == severity for f in findings))
-    ]
-    console.print(Text.assemble((name, "bold"), f": {', '.join(counts)}"))
+    console.print(Text.assemble((name, "bold"), f": {counted(findings)}"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("since step", justify="right", max_width=10)
     table.add_column("finding", overflow="fold")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import dynoscope
-from dynoscope.findings import Finding, examine
+from dynoscope.findings import Finding, Thresholds, examine
 
 Step = Callable[[int, Tensor], Tensor]
 """Number of a step and its loss, to the loss that is trained on."""
@@ -35,20 +35,18 @@ def batches(steps: int, noise: float = 0.5) -> Iterable[tuple[Tensor, Tensor]]:
         yield centers[labels] + spread, labels
 
 
-def findings(
+def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     steps: int,
     folder: Path,
+    said: list[Finding],
     *,
     loss_of: Step = lambda step, loss: loss,
-    lr: Callable[[int], float] = lambda step: 1.0,
     noise: float = 0.5,
     **options: Any,
-) -> list[Finding]:
-    """Train, watched; what was found live, which is what the recorded run shows."""
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr)
-    said: list[Finding] = []
+) -> None:
+    """Train, watched, and collect what is found meanwhile."""
     dtype = next(model.parameters()).dtype
     with dynoscope.watch(
         model, optimizer, run=folder, quiet=True, on_finding=said.append, **options
@@ -58,11 +56,24 @@ def findings(
             loss_of(step, functional.cross_entropy(scores, labels)).backward()
             optimizer.step()
             optimizer.zero_grad()
-            schedule.step()
+
+
+def findings(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    folder: Path,
+    *,
+    thresholds: Thresholds | None = None,
+    **options: Any,
+) -> list[Finding]:
+    """Train; what was found live, which is what the recorded run shows."""
+    said: list[Finding] = []
+    train(model, optimizer, steps, folder, said, thresholds=thresholds, **options)
     run = dynoscope.open_run(folder)
     assert run.problems == []
     assert run.findings()["message"].tolist() == [finding.message for finding in said]
-    assert examine(run) == said
+    assert examine(run, thresholds) == said
     return said
 
 

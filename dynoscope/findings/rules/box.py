@@ -18,13 +18,14 @@ def pinned_at_box(evidence: Evidence) -> Iterator[Finding]:
     share = evidence.mean(evidence.column("box_share"), evidence.recent)
     outside = evidence.mean(evidence.column("outside_share"), evidence.recent)
     decay = evidence.column("weight_decay")[-1]
-    recent = np.broadcast_to(evidence.recent, (len(evidence.recent), lion.size))
+    # Initial weights may lie outside; give them the time to come in.
+    lion &= evidence.settled.any(axis=0)
     for layer in np.flatnonzero(
         lion & (share >= evidence.thresholds.box_share)
     ).tolist():
         yield Finding(
             severity="warning",
-            step=evidence.first(recent, layer),
+            step=evidence.first(evidence.recent, layer),
             layer=evidence.names[layer],
             message=(
                 f"{share[layer]:.0%} of its weights sit at or beyond 1/weight_decay = "

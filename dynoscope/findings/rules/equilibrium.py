@@ -78,7 +78,7 @@ def _scale_sensitive(
     if np.isfinite(effective):
         decay = evidence.column("weight_decay")[-1, layer]
         numbers["effective_weight_decay"] = effective
-        said = f": its gradient makes {effective:.3g} of a weight decay of {decay:.3g}"
+        said = f": with its gradient, a decay of {decay:.3g} acts like {effective:.3g}"
     return Finding(
         severity="note",
         step=step,
@@ -98,10 +98,14 @@ def _scale_sensitive(
 def imbalanced_rotation(evidence: Evidence) -> Iterator[Finding]:
     """Some weights turn much faster than others, long after the start."""
     angle = evidence.mean(evidence.column("angular_update"), evidence.settled)
-    turning = np.flatnonzero(evidence.is_weight & (angle > 0))
-    if turning.size < 2:
+    turning = evidence.is_weight & (angle > 0)
+    # What turns otherwise because its scale matters is said by the rule above.
+    if (turning & evidence.is_scale_invariant).sum() > 1:
+        turning &= evidence.is_scale_invariant
+    if turning.sum() < 2:
         return
-    slow, fast = turning[[angle[turning].argmin(), angle[turning].argmax()]]
+    slow = int(np.where(turning, angle, np.inf).argmin())
+    fast = int(np.where(turning, angle, 0.0).argmax())
     ratio = angle[fast] / angle[slow]
     if ratio < evidence.thresholds.imbalance:
         return

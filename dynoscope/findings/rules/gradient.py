@@ -24,7 +24,7 @@ def sparse_gradient(evidence: Evidence) -> Iterator[Finding]:
         share = density[layer] ** 2
         yield Finding(
             severity="warning",
-            step=evidence.first(np.broadcast_to(evidence.recent, bad.shape), layer),
+            step=evidence.first(evidence.recent, layer),
             layer=evidence.names[layer],
             message=(
                 f"Its gradient is as concentrated as if {share:.2%} of its coordinates "

@@ -24,7 +24,7 @@ def missing_warmup(evidence: Evidence) -> Iterator[Finding]:
         if start is None:
             continue
         lr = evidence.column("lr")[:, layer]
-        risen = int(evidence.history.starts[np.nanargmax(lr)])
+        risen = int(evidence.history.starts[(lr > 0.99 * np.nanmax(lr)).argmax()])
         remedy = (
             f"Warm lr up for longer than its {risen} steps, or to a smaller value"
             if risen
@@ -68,7 +68,7 @@ def _early_excess(evidence: Evidence, ratio: FloatArray, layer: int) -> _Start |
     if not early.any():
         return None
     first = int(early.argmax())
-    below = np.flatnonzero(~above[first:])
+    below = np.flatnonzero((~above & np.isfinite(ratio))[first:])
     if not below.size and half_lives[-1] < 1:
         return None  # let it go on, to see how long it takes
     end = first + int(below[0]) if below.size else len(ratio)
