@@ -8,6 +8,7 @@ from dash import ALL, Dash, Input, Output, State, html, no_update
 from dynoscope.dashboard.callbacks import MAP
 from dynoscope.dashboard.cards import metric_card
 from dynoscope.dashboard.figures import Figure
+from dynoscope.dashboard.findings import findings_list
 from dynoscope.dashboard.header import run_header, unreadable_header
 from dynoscope.dashboard.heatmap import rotation_map
 from dynoscope.dashboard.plots import (
@@ -35,6 +36,7 @@ _THEME = Input("scheme", "data")
 def register_drawing(app: Dash, store: Store) -> None:
     """Register every callback that draws."""
     _register_header(app, store)
+    _register_findings(app, store)
     _register_training(app, store)
     _register_map(app, store)
     _register_layer(app, store)
@@ -56,6 +58,25 @@ def _register_header(app: Dash, store: Store) -> None:
             if key not in states
         ]
         return [*run_header(states, entries, scheme(theme)), *unreadable]
+
+
+def _register_findings(app: Dash, store: Store) -> None:
+    @app.callback(
+        Output("findings-list", "children"),
+        Output("findings", "hidden"),
+        Output("findings-shown", "data"),
+        _SELECTION,
+        _SEEN,
+        _THEME,
+        State("findings-shown", "data"),
+    )
+    def findings(selection: list[str], _: Any, theme: str | None, shown: Any) -> Any:
+        states = store.states(selection)
+        now = [[key, len(state.findings)] for key, state in states.items()]
+        if [theme, now] == shown:
+            return (no_update,) * 3  # notes that are unfolded stay so
+        drawn = findings_list(states, scheme(theme))
+        return drawn, not drawn, [theme, now]
 
 
 def _register_training(app: Dash, store: Store) -> None:

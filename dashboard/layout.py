@@ -83,11 +83,26 @@ def _top(folder: Path) -> Any:
 def _content() -> list[Any]:
     return [
         html.Section(id="header", className="card"),
+        _findings(),
         html.Div([_scalars(), _learning_rate()], className="pair"),
         _map(),
         _layer(),
         _normalization(),
     ]
+
+
+def _findings() -> Any:
+    return html.Section(
+        [
+            html.H3("Findings"),
+            html.P("What rules found odd in the measurements, and what helps."),
+            html.Div(id="findings-list"),
+            dcc.Store(id="findings-shown"),
+        ],
+        id="findings",
+        className="card",
+        hidden=True,
+    )
 
 
 def _scalars() -> Any:

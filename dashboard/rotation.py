@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from dynoscope.dashboard.history import Block
+from dynoscope.reader import Block
 
 __all__ = ["COLUMNS", "Rotation"]
 

@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from dynoscope.dashboard.history import Block, History, pivot
+from dynoscope.dashboard.history import History
 from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.series import Series
-from dynoscope.reader import Cursor, Run
+from dynoscope.findings import Finding
+from dynoscope.reader import Block, Cursor, Run, pivot
 from dynoscope.reader.rollup import (
     is_roll_up,
     members_of,
@@ -29,6 +30,14 @@ ROWS: Final = 1 << 17
 
 ROLL_UPS: Final = 4
 """Roll-ups whose curves are kept."""
+
+_HISTORIES: Final = {
+    "groups": "group",
+    "layers": "layer",
+    "neurons": "layer",
+    "normalization": "layer",
+}
+"""Tables of which curves are kept, and the column that tells curves apart."""
 
 CUMULATIVE: Final = ("revived", "revived_k1", "revived_k5")
 """Columns of `normalization` of which the sum so far is kept."""
@@ -55,6 +64,7 @@ class RunState:
         groups: the `groups` table.
         rotation: means for the map of layers and steps.
         scalars: what was logged, by name.
+        findings: what rules found, in the order of finding.
     """
 
     def __init__(self, run: Run) -> None:
@@ -71,12 +81,13 @@ class RunState:
         self.rotation = Rotation(len(names))
         self.scalars: dict[str, Series] = {}
         self.cost = Cost()
+        self.findings: list[Finding] = []
         self._numel = np.array([la["numel"] for la in self.manifest["layers"]], float)
         self._revived: dict[str, np.ndarray] = {}
         self._rolled: dict[str, _RollUp] = {}
         self._cursors = {
             name: Cursor(run.path, name)
-            for name in ("scalars", "groups", "layers", "neurons", "normalization")
+            for name in (*_HISTORIES, "scalars", "findings")
         }
 
     @property
@@ -134,14 +145,9 @@ class RunState:
     def _take_in(self) -> bool:
         """One helping from every table; whether there was anything."""
         new = {name: cursor.poll(ROWS) for name, cursor in self._cursors.items()}
-        histories = {
-            "groups": (self.groups, "group"),
-            "layers": (self.layers, "layer"),
-            "neurons": (self.neurons, "layer"),
-            "normalization": (self.normalization, "layer"),
-        }
-        for name, (history, key) in histories.items():
+        for name, key in _HISTORIES.items():
             if len(new[name]):
+                history: History = getattr(self, name)
                 block = pivot(new[name], key, history.names)
                 if name == "normalization":
                     block = self._counted_up(block)
@@ -150,6 +156,8 @@ class RunState:
                     self.rotation.add(block)
         if len(new["scalars"]):
             self._add_scalars(new["scalars"])
+        rows = new["findings"].to_pylist()
+        self.findings += [Finding.from_row(row) for row in rows]
         return any(len(table) for table in new.values())
 
     def _add_scalars(self, table: pa.Table) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dynoscope.errors import (
         DynoscopeError,
         DynoscopeWarning,
+        FindingError,
         MeasurementError,
         RunExistsError,
         RunNotFoundError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DynoscopeError": "errors",
     "DynoscopeWarning": "errors",
+    "FindingError": "errors",
     "MeasurementError": "errors",
     "Prediction": "calculator",
     "Run": "reader",
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
+    "FindingError",
     "MeasurementError",
     "Prediction",
     "Run",

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,25 @@ def diff(
             print(found.to_json())
         else:
             print_diff(found)
+
+
+@app.command()
+def findings(
+    run: Annotated[Path, typer.Argument(help="A run.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is odd about a run, why, and what to do about it."""
+    from dynoscope.findings import examine
+    from dynoscope.findings.text import print_findings
+    from dynoscope.reader import open_run
+
+    with _plain_errors():
+        opened = open_run(run)
+        found = examine(opened)
+        if json:
+            print(dumps([finding.row() for finding in found]))
+        else:
+            print_findings(opened.name, found)
 
 
 @app.command()

@@ -6,6 +6,7 @@ Each message says what happened, where, and what to do about it.
 __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
+    "FindingError",
     "MeasurementError",
     "RunExistsError",
     "RunNotFoundError",
@@ -42,6 +43,10 @@ class RunNotFoundError(DynoscopeError, FileNotFoundError):
 
 class TheoryError(DynoscopeError, ValueError):
     """Hyperparameters outside the range in which a formula means anything."""
+
+
+class FindingError(DynoscopeError, RuntimeError):
+    """A rule found an error, and `watch(on_finding="raise")` asked for this."""
 
 
 class UncomparableError(DynoscopeError, ValueError):

@@ -13,6 +13,7 @@ import torch
 
 from dynoscope import hooks
 from dynoscope.errors import RunExistsError, UnwatchableError
+from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
 from dynoscope.hooks import Watched, Watcher, find_watched
 from dynoscope.measurement import Rows, ScalarEntry
 from dynoscope.reader import Run, open_run
@@ -194,6 +195,10 @@ def watch(
     overwrite: bool = False,
     strict: bool = False,
     quiet: bool = False,
+    findings: bool = True,
+    thresholds: Thresholds | None = None,
+    rules: Mapping[str, Rule] | None = None,
+    on_finding: OnFinding = None,
 ) -> Iterator[Scope]:
     """Measure how an optimizer moves a model's weights, for the length of a block.
 
@@ -216,7 +221,13 @@ def watch(
         resume: continue the run in that folder, after its last recorded step.
         overwrite: replace the run in that folder.
         strict: raise dynoscope's own errors instead of going on without it.
-        quiet: do not say at the end where the run is.
+        quiet: do not say what was found, nor at the end where the run is.
+        findings: whether rules look for what is odd (`dynoscope.findings`).
+        thresholds: from where on they speak up.
+        rules: the rules to ask, by name; None for all that are registered.
+        on_finding: called with each `Finding` after one of the next steps, or at the
+            end of the block, on the training's thread; what it raises ends the
+            training. "raise" raises a FindingError for one of severity `error`.
 
     Yields:
         A `Scope`, to log numbers.
@@ -225,24 +236,26 @@ def watch(
         UnwatchableError: there is nothing to watch; the message says why.
         RunExistsError: the folder holds a run already, or something else.
         ScheduleError: `every` makes no sense.
+        FindingError: a rule found an error, and on_finding is "raise".
     """
     schedule = as_schedule(every)
     watched = find_watched(
         model, optimizer, include=include, exclude=exclude, neurons=neurons
     )
     watcher = Watcher(watched, schedule, histograms=histograms)
+    judge = Judge(watched.subject, thresholds, rules) if findings else None
+    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
     folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
     watcher.step = _prepare(folder, resume=resume, overwrite=overwrite)
     settings = {
         "config": {} if config is None else config,
         "every": every if isinstance(every, int) else repr(every),
     }
-    recorder = Recorder(folder, watched.subject, settings, strict=strict)
+    recorder = Recorder(folder, watched.subject, settings, strict=strict, judge=herald)
     recorder.start()  # a folder that cannot be written is said here, as it is
     failure: BaseException | None = None
-    started = time.perf_counter()
     try:
-        watcher.attach(recorder)
+        watcher.attach(recorder, herald.deliver if herald else None)
         yield Scope(folder, watched, watcher, recorder)
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):
@@ -252,7 +265,10 @@ def watch(
         watcher.detach()
         recorder.close(failure, watcher.skipped)
         if not quiet:
-            _say_goodbye(folder, recorder, time.perf_counter() - started)
+            _say_goodbye(folder, recorder, herald)
+        # What raised in the block is not to be hidden by what raises here.
+        if herald is not None:
+            herald.deliver(only_say=failure is not None)
 
 
 def _fetcher(name: str, value: Any) -> Any:
@@ -320,12 +336,14 @@ def _next_step(run: Run) -> int:
     return 0 if last is None else last + 1
 
 
-def _say_goodbye(folder: Path, recorder: Recorder, seconds: float) -> None:
+def _say_goodbye(folder: Path, recorder: Recorder, herald: Herald | None) -> None:
     progress = recorder.progress
     gaps = "".join(
         f", {progress[kind]} {kind}" for kind in ("skipped", "lost") if progress[kind]
     )
+    count = herald.found if herald is not None else 0
+    findings = f"\n  {count} findings: dynoscope findings {folder}" if count else ""
     print(
         f"dynoscope: {progress['measured']} steps measured{gaps}, in {folder}; "
-        f"look with: dynoscope dash {folder.parent}"
+        f"look with: dynoscope dash {folder.parent}{findings}"
     )

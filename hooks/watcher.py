@@ -80,9 +80,15 @@ class Watcher:
         self.skipped = 0
         self._open: _OpenStep | None = None
 
-    def attach(self, sink: Sink) -> None:
-        """Register the hooks; measurements go to `sink`."""
-        self._sink = sink
+    def attach(self, sink: Sink, after_step: Callable[[], None] | None = None) -> None:
+        """Register the hooks; measurements go to `sink`.
+
+        Args:
+            sink: where measurements go.
+            after_step: called after every step, measured or not. What it raises is
+                meant for the user, and comes out of the optimizer's step.
+        """
+        self._sink, self._after_step = sink, after_step
         for thing in (self._watched.optimizer, *self._watched.parameters):
             _attached[id(thing)] = self
         # torch.compile would trace into hooks; they are not for it to see.
@@ -128,6 +134,8 @@ class Watcher:
                 self._give_up(error)
             self._open = None
         self.step += 1
+        if self._after_step is not None:
+            self._after_step()
 
     def _measure_before(self, has_closure: bool) -> "_OpenStep":
         start = time.perf_counter()

@@ -59,6 +59,13 @@ def test_the_demo_trains_for_real(demo: tuple[Path, str]) -> None:
         assert 0.6 < ratio < 1.4
 
 
+def test_the_demo_finds_what_is_odd_with_lion_only(demo: tuple[Path, str]) -> None:
+    runs, _ = demo
+    adamw, lion = (dynoscope.open_run(runs / n).findings() for n in ("adamw", "lion"))
+    assert set(adamw["severity"]) == {"note"}
+    assert "dying_normalization" in set(lion["rule"])
+
+
 def test_diff_prints_json(demo: tuple[Path, str]) -> None:
     runs, _ = demo
     done = subprocess.run(

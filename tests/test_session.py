@@ -193,7 +193,8 @@ def test_leaving_says_where_the_run_is(
     with dynoscope.watch(model, optimizer, run=tmp_path / "run"):
         train(model, optimizer, 2)
     said = capsys.readouterr().out
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2
+    assert f"10 findings: dynoscope findings {tmp_path / 'run'}" in said
     assert f"2 steps measured, in {tmp_path / 'run'}" in said
     assert f"dynoscope dash {tmp_path}" in said
     with dynoscope.watch(model, optimizer, run=tmp_path / "two", quiet=True):

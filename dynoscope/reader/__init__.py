@@ -2,6 +2,7 @@
 
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.find import find_runs, run_folders
+from dynoscope.reader.pivot import Block, pivot
 from dynoscope.reader.run import Run, open_run
 
-__all__ = ["Cursor", "Run", "find_runs", "open_run", "run_folders"]
+__all__ = ["Block", "Cursor", "Run", "find_runs", "open_run", "pivot", "run_folders"]

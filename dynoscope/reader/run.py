@@ -1,5 +1,6 @@
 """One run, as pandas frames."""
 
+import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -206,6 +207,16 @@ class Run:
     def constraint(self, layer: Names = None, steps: Steps = None) -> pd.DataFrame:
         """Lion's constraint measured on demand, of layers and of `*`; see `layers`."""
         return self._rows("constraint", None, layer, steps, [*self.layer_names, "*"])
+
+    def findings(self) -> pd.DataFrame:
+        """What rules found while the run was recorded, in the order of finding.
+
+        Returns:
+            Columns step, layer, rule, severity, message, evidence (a dict) and source.
+        """
+        frame = self._frame(self.table("findings"))
+        frame["evidence"] = frame["evidence"].map(json.loads)
+        return frame
 
     def table(
         self,

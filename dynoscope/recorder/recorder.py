@@ -5,9 +5,9 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -16,9 +16,15 @@ from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import TableBuilder, row_batch, scalar_columns
+from dynoscope.recorder.tables import (
+    TableBuilder,
+    finding_columns,
+    row_batch,
+    scalar_columns,
+)
+from dynoscope.schema.arrow import arrow_schema
 
-__all__ = ["Recorder"]
+__all__ = ["Judge", "Recorder"]
 
 _T = TypeVar("_T")
 
@@ -37,6 +43,27 @@ BATCH: Final = 256
 """Most measurements turned into rows at once."""
 
 
+class Found(Protocol):
+    """Something that is to be written to the `findings` table."""
+
+    def row(self) -> Mapping[str, Any]:
+        """Its row, evidence as a mapping."""
+
+
+class Judge(Protocol):
+    """Finds what is odd in the rows that are written."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What went wrong in it."""
+
+    def feed(self, tables: Mapping[str, pa.Table]) -> Sequence[Found]:
+        """Take in new rows of each table; give what was found."""
+
+    def finish(self) -> Sequence[Found]:
+        """Give what is found now that there are no more."""
+
+
 class Recorder:
     """Writes one run. `put` and `log` are for the training thread, never block.
 
@@ -45,12 +72,19 @@ class Recorder:
         subject: what is watched.
         settings: further content of the manifest.
         strict: raise errors of dynoscope's own instead of going on without it.
+        judge: is given all rows, on the writer thread, if there is one.
     """
 
     def __init__(
-        self, run: Path, subject: Subject, settings: dict[str, Any], *, strict: bool
+        self,
+        run: Path,
+        subject: Subject,
+        settings: dict[str, Any],
+        *,
+        strict: bool,
+        judge: Judge | None = None,
     ) -> None:
-        self._run, self._strict = run, strict
+        self._run, self._strict, self._judge = run, strict, judge
         self._manifest = Manifest.create(run, subject, settings)
         self._builder = TableBuilder(subject)
         self._writers: dict[str, TableWriter] = {}
@@ -156,6 +190,7 @@ class Recorder:
             self._wake.clear()
             self._guard(self._drain)
         self._guard(self._drain)
+        self._guard(lambda: self._ask(lambda judge: judge.finish()))
         self._guard(self._flush)
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -206,7 +241,8 @@ class Recorder:
             self._beat()
 
     def _record(self, batch: list[Measurement]) -> None:
-        for name, columns in self._builder.build(batch).items():
+        built = self._builder.build(batch)
+        for name, columns in built.items():
             self._table(name).append(columns)
         costs = [
             (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
@@ -219,6 +255,23 @@ class Recorder:
         self._bytes_taken += sum(m.nbytes for m in batch)
         for problem in self._builder.problems:
             self.note(problem)
+        self._ask(lambda judge: judge.feed(_as_tables(built)))
+
+    def _ask(self, ask: Callable[[Judge], Sequence[Found]]) -> None:
+        """Ask the judge, who may fail without harm to the recording."""
+        if self._judge is None:
+            return
+        try:
+            found = ask(self._judge)
+            problems = self._judge.problems
+        except Exception as error:
+            self._judge = None
+            self.fail("judging", error)
+            return
+        for problem in problems:
+            self.note(problem)
+        if found:
+            self._table("findings").append(finding_columns([f.row() for f in found]))
 
     def _table(self, name: str) -> TableWriter:
         if name not in self._writers:
@@ -233,6 +286,13 @@ class Recorder:
     def _flush(self) -> None:
         for writer in self._writers.values():
             writer.flush()
+
+
+def _as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:
+    return {
+        name: pa.Table.from_arrays(columns, schema=arrow_schema(name))
+        for name, columns in built.items()
+    }
 
 
 def _drained(queue: collections.deque[_T]) -> Iterator[_T]:

@@ -1,5 +1,6 @@
 """A batch of measurements to the rows of each table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.recorder.histograms import histogram_columns
 from dynoscope.recorder.imposed import Imposed
+from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.sensitivity import Sensitivity
@@ -29,7 +31,7 @@ from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["TableBuilder", "row_batch", "scalar_columns"]
+__all__ = ["TableBuilder", "finding_columns", "row_batch", "scalar_columns"]
 
 Columns = Mapping[str, Any]
 
@@ -194,6 +196,13 @@ def row_batch(rows: Rows) -> pa.RecordBatch:
     columns = dict(zip(rows.columns, values, strict=True))
     schema = arrow_schema(rows.table)
     return pa.record_batch(_arrays(rows.table, columns), schema=schema)
+
+
+def finding_columns(rows: Sequence[Mapping[str, Any]]) -> list[pa.Array]:
+    """Rows of the `findings` table; evidence is a mapping from names to numbers."""
+    columns = {name: [row[name] for row in rows] for name in TABLES["findings"].names()}
+    columns["evidence"] = [json.dumps(plain(each)) for each in columns["evidence"]]
+    return _arrays("findings", columns)
 
 
 def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:

@@ -307,6 +307,7 @@ _FINDINGS = Table(
         _key("severity", "string", "severity", "note, warning or error."),
         _key("message", "string", "message", "The finding in a sentence."),
         _key("evidence", "string", "evidence", "The numbers behind it, as JSON."),
+        _key("source", "string", "source", "Paper and section of the rule."),
     ),
 )
 

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from dynoscope.dashboard.history import Block, History, pivot
+from dynoscope.dashboard.history import History
+from dynoscope.reader import Block, pivot
 
 
 def block(steps: Sequence[int], value: ArrayLike) -> Block:
