@@ -4,6 +4,7 @@ Every function takes a list of tensors and gives back one entry a tensor, which
 broadcasts to it: a number for a block of one or many tensors, a column for rows.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, get_args
@@ -17,6 +18,7 @@ __all__ = [
     "dots",
     "inverse",
     "joint",
+    "norm_over",
     "normalize",
     "norms",
     "numels",
@@ -26,7 +28,7 @@ __all__ = [
 Per: TypeAlias = Literal["group", "row", "tensor"]
 PER: tuple[Per, ...] = get_args(Per)
 
-_LINE = 256  # squares that float32 sums to its last digit
+_LINE = 256  # squares at most, that float32 sums to its last digit
 _LARGE = 2**16  # numbers whose copy in float64 leaves the cache
 _SAFE = 1e-10  # of a larger norm no square that counts is too small for float32
 
@@ -46,23 +48,72 @@ def norms(tensors: Sequence[Tensor], per: Per, *, wide: bool = True) -> list[Ten
     underflows; or, where that is quicker, in the tensors' own dtype if not `wide`.
     """
     if per == "row":
-        return [
-            torch.linalg.vector_norm(
-                tensor,
-                dim=_row_dims(tensor),
-                keepdim=True,
-                dtype=_sum_dtype(tensor, wide=wide),
-            )
-            for tensor in tensors
-        ]
+        return [norm_over(tensor, _row_dims(tensor), wide=wide) for tensor in tensors]
     if not tensors:
         return []
     if all(tensor.is_cpu for tensor in tensors):
-        parts = [_cpu_norm(tensor) for tensor in tensors]
+        parts = [
+            norm_over(tensor, tuple(range(tensor.ndim)), wide=wide).view(())
+            for tensor in tensors
+        ]
     else:
         dtype = _sum_dtype(tensors[0], wide=wide)
         parts = list(torch._foreach_norm(tuple(tensors), 2, dtype=dtype))
     return parts if per == "tensor" else joint(parts)
+
+
+def norm_over(tensor: Tensor, dims: tuple[int, ...], *, wide: bool = True) -> Tensor:
+    """2-norm over all dimensions, or all but the first, each kept with a length of 1.
+
+    Args:
+        tensor: of any shape.
+        dims: the dimensions.
+        wide: that of `norms`.
+    """
+    if _is_slow_to_widen(tensor):
+        rows = tensor.reshape(1 if len(dims) == tensor.ndim else len(tensor), -1)
+        sizes = _norms_by_lines(rows)
+        least, most = sizes.aminmax()
+        if not _SAFE < least.item() <= most.item() < math.inf:
+            lost = ~((sizes > _SAFE) & sizes.isfinite())
+            sizes[lost] = torch.linalg.vector_norm(
+                rows[lost], dim=1, dtype=torch.float64
+            )
+        return sizes.view(-1, *[1] * (tensor.ndim - 1))
+    norm: Tensor = torch.linalg.vector_norm(
+        tensor, dim=dims, keepdim=True, dtype=_sum_dtype(tensor, wide=wide)
+    )
+    return norm
+
+
+def _is_slow_to_widen(tensor: Tensor) -> bool:
+    """Whether the copy in float64, that torch makes to sum in it, takes most time."""
+    return (
+        tensor.is_cpu
+        and tensor.dtype == torch.float32
+        and tensor.numel() >= _LARGE
+        and not torch.compiler.is_compiling()  # that needs no copy, and cannot branch
+    )
+
+
+def _norms_by_lines(rows: Tensor) -> Tensor:
+    """Norm of every row in float64, of norms of its parts in float32."""
+    line = _line(rows.shape[1])
+    rest = rows.shape[1] % line
+    lines = rows[:, : rows.shape[1] - rest].unflatten(1, (-1, line))
+    parts = torch.linalg.vector_norm(lines, dim=2)
+    if rest:
+        tail = torch.linalg.vector_norm(rows[:, -rest:], dim=1, keepdim=True)
+        parts = torch.cat([parts, tail], dim=1)
+    norms: Tensor = torch.linalg.vector_norm(parts, dim=1, dtype=torch.float64)
+    return norms
+
+
+@functools.cache
+def _line(numel: int) -> int:
+    """Length of the lines of a row: if possible one that leaves no rest."""
+    lengths = range(_LINE, _LINE // 2, -1)
+    return next((length for length in lengths if numel % length == 0), _LINE)
 
 
 def joint(parts: Sequence[Tensor]) -> list[Tensor]:
@@ -72,28 +123,6 @@ def joint(parts: Sequence[Tensor]) -> list[Tensor]:
     home = parts[0].device
     whole = torch.linalg.vector_norm(torch.stack([part.to(home) for part in parts]))
     return [whole.to(part.device) for part in parts]
-
-
-def _cpu_norm(tensor: Tensor) -> Tensor:
-    """Norm in float64.
-
-    torch copies the tensor to float64 first, which takes most of the time if it is
-    large. So float32 sums it there, in lines, if its squares permit.
-    """
-    numel = tensor.numel()
-    if (
-        numel >= _LARGE
-        and tensor.dtype == torch.float32
-        and not torch.compiler.is_compiling()  # which needs no copy, and cannot branch
-    ):
-        lines, rest = tensor.flatten().split([numel - numel % _LINE, numel % _LINE])
-        parts = torch.linalg.vector_norm(lines.view(-1, _LINE), dim=1)
-        parts = torch.cat([parts, torch.linalg.vector_norm(rest).view(1)])
-        norm: Tensor = torch.linalg.vector_norm(parts, dtype=torch.float64)
-        if _SAFE < norm.item() < math.inf:
-            return norm
-    exact: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
-    return exact
 
 
 def dots(left: Sequence[Tensor], right: Sequence[Tensor], per: Per) -> list[Tensor]:

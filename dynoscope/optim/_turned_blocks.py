@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from dynoscope.optim._blocks import norm_over
 from dynoscope.optim._shards import Layout, cut, layout, local, sum_over_shards
 
 __all__ = [
@@ -80,10 +81,7 @@ class Blocks(NamedTuple):
 
     def sum_of_squares(self, shard: Tensor) -> Tensor:
         """Sum of squares over what a shard holds of every block."""
-        norm: Tensor = torch.linalg.vector_norm(
-            shard, dim=self.dims, keepdim=True, dtype=wide_dtype(shard)
-        )
-        return norm.square()
+        return norm_over(shard, self.dims).square()
 
     def shard_of_column(self, column: Tensor) -> Tensor:
         """What belongs to this process of a column of the whole tensor."""
