@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import dynoscope
 from dynoscope.findings import Finding, Thresholds
 from dynoscope.optim import Lion, Rotational
 from tests.findings.trainings import findings, normalized, of_rule, train
@@ -102,6 +103,10 @@ def test_a_resumed_run_has_no_start(tmp_path: Path) -> None:
         said.append(of_rule(found, "missing_warmup"))
     assert said[0]
     assert not said[1]
+    # The notes of both parts are the same; the run has them once.
+    again = dynoscope.open_run(tmp_path / "run").findings()
+    assert not again.duplicated(["rule", "layer"]).any()
+    assert len(again) == len(dynoscope.open_run(tmp_path / "run").table("findings")) - 5
 
 
 def test_off_equilibrium_where_eps_swamps_the_gradient(tmp_path: Path) -> None:
