@@ -15,7 +15,7 @@ __all__ = ["findings_list"]
 
 def findings_list(states: States, scheme: Scheme) -> list[Any]:
     """One list per run that has findings; notes are folded away."""
-    found = {key: list(state.findings) for key, state in states.items()}
+    found = {key: list(state.findings.values()) for key, state in states.items()}
     children: list[Any] = []
     for position, (key, findings) in enumerate(found.items()):
         if not findings:

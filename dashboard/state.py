@@ -64,7 +64,7 @@ class RunState:
         groups: the `groups` table.
         rotation: means for the map of layers and steps.
         scalars: what was logged, by name.
-        findings: what rules found, in the order of finding.
+        findings: what rules found, by rule and layer, in the order of finding.
     """
 
     def __init__(self, run: Run) -> None:
@@ -81,7 +81,7 @@ class RunState:
         self.rotation = Rotation(len(names))
         self.scalars: dict[str, Series] = {}
         self.cost = Cost()
-        self.findings: list[Finding] = []
+        self.findings: dict[tuple[str, str], Finding] = {}
         self._numel = np.array([la["numel"] for la in self.manifest["layers"]], float)
         self._revived: dict[str, np.ndarray] = {}
         self._rolled: dict[str, _RollUp] = {}
@@ -156,8 +156,9 @@ class RunState:
                     self.rotation.add(block)
         if len(new["scalars"]):
             self._add_scalars(new["scalars"])
-        rows = new["findings"].to_pylist()
-        self.findings += [Finding.from_row(row) for row in rows]
+        for row in new["findings"].to_pylist():
+            finding = Finding.from_row(row)
+            self.findings.setdefault((finding.rule, finding.layer), finding)
         return any(len(table) for table in new.values())
 
     def _add_scalars(self, table: pa.Table) -> None:

@@ -96,5 +96,8 @@ class Herald:
         if loud:
             from dynoscope.findings.text import print_live
 
-            print_live(loud)
             self._rules_said.update(finding.rule for finding in loud)
+            try:
+                print_live(loud)
+            except (OSError, ValueError):
+                self._quiet = True  # standard error is closed: there is no one to tell

@@ -209,12 +209,14 @@ class Run:
         return self._rows("constraint", None, layer, steps, [*self.layer_names, "*"])
 
     def findings(self) -> pd.DataFrame:
-        """What rules found while the run was recorded, in the order of finding.
+        """What rules found while the run was recorded, each layer once a rule.
 
         Returns:
             Columns step, layer, rule, severity, message, evidence (a dict) and source.
         """
         frame = self._frame(self.table("findings"))
+        # A run that was resumed may have found the same again.
+        frame = frame.drop_duplicates(["rule", "layer"], ignore_index=True)
         frame["evidence"] = frame["evidence"].map(json.loads)
         return frame
 
