@@ -11,6 +11,7 @@ import pyarrow as pa
 from dynoscope.dashboard.history import Block, History, pivot
 from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.series import Series
+from dynoscope.dashboard.snapshots import Snapshots
 from dynoscope.reader import Cursor, Run
 from dynoscope.reader.rollup import (
     is_roll_up,
@@ -24,8 +25,16 @@ __all__ = ["COST", "CUMULATIVE", "RunState"]
 COST: Final = "dynoscope/hook_seconds"
 """The scalar that holds what the hooks cost the training thread."""
 
+READ: Final = (
+    "scalars", "groups", "layers", "neurons", "normalization", "histograms"
+)  # fmt: skip
+"""Tables that are followed."""
+
 ROWS: Final = 1 << 17
 """Rows taken in at a time, so that a long run's first look needs little memory."""
+
+BINNED_ROWS: Final = 1 << 11
+"""The same of histograms, whose rows are long."""
 
 ROLL_UPS: Final = 4
 """Roll-ups whose curves are kept."""
@@ -54,6 +63,7 @@ class RunState:
         normalization: the `normalization` table; revivals are counted up.
         groups: the `groups` table.
         rotation: means for the map of layers and steps.
+        snapshots: histograms at a few steps, where they were asked for.
         scalars: what was logged, by name.
     """
 
@@ -69,15 +79,13 @@ class RunState:
         self.normalization = History("normalization", "layer", channels, ["dead"])
         self.groups = History("groups", "group", groups, ["lr"])
         self.rotation = Rotation(len(names))
+        self.snapshots = Snapshots()
         self.scalars: dict[str, Series] = {}
         self.cost = Cost()
         self._numel = np.array([la["numel"] for la in self.manifest["layers"]], float)
         self._revived: dict[str, np.ndarray] = {}
         self._rolled: dict[str, _RollUp] = {}
-        self._cursors = {
-            name: Cursor(run.path, name)
-            for name in ("scalars", "groups", "layers", "neurons", "normalization")
-        }
+        self._cursors = {name: Cursor(run.path, name) for name in READ}
 
     @property
     def layer_names(self) -> list[str]:
@@ -133,7 +141,10 @@ class RunState:
 
     def _take_in(self) -> bool:
         """One helping from every table; whether there was anything."""
-        new = {name: cursor.poll(ROWS) for name, cursor in self._cursors.items()}
+        new = {
+            name: cursor.poll(BINNED_ROWS if name == "histograms" else ROWS)
+            for name, cursor in self._cursors.items()
+        }
         histories = {
             "groups": (self.groups, "group"),
             "layers": (self.layers, "layer"),
@@ -148,6 +159,8 @@ class RunState:
                 history.add(block)
                 if name == "layers":
                     self.rotation.add(block)
+        if len(new["histograms"]):
+            self.snapshots.add(new["histograms"])
         if len(new["scalars"]):
             self._add_scalars(new["scalars"])
         return any(len(table) for table in new.values())
