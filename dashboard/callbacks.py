@@ -12,6 +12,7 @@ from dynoscope.dashboard.controls import (
     preferred_scalar,
     scalar_options,
 )
+from dynoscope.dashboard.distribution import binned_until
 from dynoscope.dashboard.layout import BEAT
 from dynoscope.dashboard.plots import DEFAULT_METRICS
 from dynoscope.dashboard.runs_list import grid_style
@@ -181,6 +182,7 @@ def _register_controls(app: Dash, store: Store) -> None:
         Output("layer", "value", allow_duplicate=True),
         Output("scalar", "data"),
         Output("scalar", "value", allow_duplicate=True),
+        Output("binned", "data"),
         Input("selection", "data"),
         Input("seen", "data"),
         Input(MAP, "clickData"),
@@ -188,6 +190,7 @@ def _register_controls(app: Dash, store: Store) -> None:
         State("layer", "value"),
         State("scalar", "data"),
         State("scalar", "value"),
+        State("binned", "data"),
         prevent_initial_call=True,
     )
     def offer(
@@ -198,13 +201,15 @@ def _register_controls(app: Dash, store: Store) -> None:
         layer: str | None,
         scalars: Any,
         scalar: str | None,
+        binned: str,
     ) -> tuple[Any, ...]:
         if ctx.triggered_id == MAP:
             clicked = click["points"][0]["y"] if click else layer
-            return no_update, clicked, no_update, no_update
+            return no_update, clicked, *[no_update] * 3
         states = store.states(selection)
         layers_now = layer_options(states)
         names = scalar_options(states)
+        binned_now = binned_until(states)
         is_offered = _offers(layers_now, layer)
         new_layer = layer if is_offered else preferred_layer(states)
         new_scalar = scalar if scalar in names else preferred_scalar(names)
@@ -213,6 +218,8 @@ def _register_controls(app: Dash, store: Store) -> None:
             new_layer if new_layer != layer else no_update,
             names if names != scalars else no_update,
             new_scalar if new_scalar != scalar else no_update,
+            # Histograms are drawn when there is a new one, not at every beat.
+            binned_now if binned_now != binned else no_update,
         )
 
 

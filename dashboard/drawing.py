@@ -7,6 +7,7 @@ from dash import ALL, Dash, Input, Output, State, html, no_update
 
 from dynoscope.dashboard.callbacks import MAP
 from dynoscope.dashboard.cards import metric_card
+from dynoscope.dashboard.distribution import distribution_plot
 from dynoscope.dashboard.figures import Figure
 from dynoscope.dashboard.findings import findings_list
 from dynoscope.dashboard.header import run_header, unreadable_header
@@ -40,6 +41,7 @@ def register_drawing(app: Dash, store: Store) -> None:
     _register_training(app, store)
     _register_map(app, store)
     _register_layer(app, store)
+    _register_distribution(app, store)
     _register_counts(app, store)
 
 
@@ -167,6 +169,31 @@ def _register_layer(app: Dash, store: Store) -> None:
         colors = scheme(theme)
         plots = [layer_plot(states, layer, i["name"], colors) for i in ids]
         return _columns(plots)
+
+
+def _register_distribution(app: Dash, store: Store) -> None:
+    @app.callback(
+        Output(_figure("distribution"), "data"),
+        Output(_latest("distribution"), "children"),
+        Output("distribution", "hidden"),
+        Input("binned", "data"),  # changes with the selection too
+        _THEME,
+        Input("layer", "value"),
+        Input("quantity", "value"),
+        State("selection", "data"),
+    )
+    def draw(
+        binned: str,
+        theme: str | None,
+        layer: str | None,
+        quantity: str,
+        selection: list[str],
+    ) -> Any:
+        if not binned or not layer:
+            return no_update, no_update, True
+        states = store.states(selection)
+        plot = distribution_plot(states, layer, quantity, scheme(theme))
+        return *_shown(plot), False
 
 
 def _register_counts(app: Dash, store: Store) -> None:

@@ -29,6 +29,13 @@ _LAYER: Final = (
     "settles on dashed, and the band is narrow. "
     "Bad: they drift apart, or a few neurons run away."
 )
+_DISTRIBUTION: Final = (
+    "Elements of the layer chosen above, by value, at the last step with a histogram; "
+    "lines are earlier ones, the older the fainter. Logarithmic on either side of "
+    "zero; heights are shares of the elements per power of two. Dashed: "
+    "±1/weight decay, the box that Lion holds its weights in. Good: weights spread "
+    "inside it. Piled up at its edge, they are held by weight decay, not by the loss."
+)
 _COUNTS: Final = (
     "Channels of normalization layers whose bias gets no gradient at all. Good: none. "
     "Dead channels are capacity lost; ghost steps move them blindly, revivals bring "
@@ -47,6 +54,7 @@ def page(store: Store) -> Any:
             dcc.Store(id="seen", data={"empty": not rows}),
             dcc.Store(id="selection", data=[]),
             dcc.Store(id="linked"),
+            dcc.Store(id="binned", data=""),
             dcc.Store(id="scheme"),
             _top(store.folder),
             html.Main(
@@ -87,6 +95,7 @@ def _content() -> list[Any]:
         html.Div([_scalars(), _learning_rate()], className="pair"),
         _map(),
         _layer(),
+        _distribution(),
         _normalization(),
     ]
 
@@ -178,6 +187,18 @@ def _layer() -> Any:
         ],
         className="card",
     )
+
+
+def _distribution() -> Any:
+    choice = dmc.SegmentedControl(
+        id="quantity",
+        data=["weight", "gradient"],
+        value="weight",
+        size="sm",
+        **{"aria-label": "Quantity"},
+    )
+    shown = card("Distribution in the layer", _DISTRIBUTION, "distribution", [choice])
+    return html.Div(shown, id="distribution", hidden=True)
 
 
 def _normalization() -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dynoscope.dashboard.history import History
 from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.series import Series
+from dynoscope.dashboard.snapshots import Snapshots
 from dynoscope.findings import Finding
 from dynoscope.reader import Block, Cursor, Run, pivot
 from dynoscope.reader.rollup import (
@@ -28,6 +29,9 @@ COST: Final = "dynoscope/hook_seconds"
 ROWS: Final = 1 << 17
 """Rows taken in at a time, so that a long run's first look needs little memory."""
 
+BINNED_ROWS: Final = 1 << 11
+"""The same of histograms, whose rows are long."""
+
 ROLL_UPS: Final = 4
 """Roll-ups whose curves are kept."""
 
@@ -38,6 +42,9 @@ _HISTORIES: Final = {
     "normalization": "layer",
 }
 """Tables of which curves are kept, and the column that tells curves apart."""
+
+READ: Final = (*_HISTORIES, "scalars", "histograms", "findings")
+"""Tables that are followed."""
 
 CUMULATIVE: Final = ("revived", "revived_k1", "revived_k5")
 """Columns of `normalization` of which the sum so far is kept."""
@@ -63,6 +70,7 @@ class RunState:
         normalization: the `normalization` table; revivals are counted up.
         groups: the `groups` table.
         rotation: means for the map of layers and steps.
+        snapshots: histograms at a few steps, where they were asked for.
         scalars: what was logged, by name.
         findings: what rules found, by rule and layer, in the order of finding.
     """
@@ -79,16 +87,14 @@ class RunState:
         self.normalization = History("normalization", "layer", channels, ["dead"])
         self.groups = History("groups", "group", groups, ["lr"])
         self.rotation = Rotation(len(names))
+        self.snapshots = Snapshots()
         self.scalars: dict[str, Series] = {}
         self.cost = Cost()
         self.findings: dict[tuple[str, str], Finding] = {}
         self._numel = np.array([la["numel"] for la in self.manifest["layers"]], float)
         self._revived: dict[str, np.ndarray] = {}
         self._rolled: dict[str, _RollUp] = {}
-        self._cursors = {
-            name: Cursor(run.path, name)
-            for name in (*_HISTORIES, "scalars", "findings")
-        }
+        self._cursors = {name: Cursor(run.path, name) for name in READ}
 
     @property
     def layer_names(self) -> list[str]:
@@ -144,7 +150,10 @@ class RunState:
 
     def _take_in(self) -> bool:
         """One helping from every table; whether there was anything."""
-        new = {name: cursor.poll(ROWS) for name, cursor in self._cursors.items()}
+        new = {
+            name: cursor.poll(BINNED_ROWS if name == "histograms" else ROWS)
+            for name, cursor in self._cursors.items()
+        }
         for name, key in _HISTORIES.items():
             if len(new[name]):
                 history: History = getattr(self, name)
@@ -154,6 +163,8 @@ class RunState:
                 history.add(block)
                 if name == "layers":
                     self.rotation.add(block)
+        if len(new["histograms"]):
+            self.snapshots.add(new["histograms"])
         if len(new["scalars"]):
             self._add_scalars(new["scalars"])
         for row in new["findings"].to_pylist():

@@ -11,7 +11,16 @@ import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
 
-__all__ = ["BINS", "EDGES", "LARGEST", "SIDE", "SMALLEST", "SPLIT_BITS", "trimmed"]
+__all__ = [
+    "BINS",
+    "EDGES",
+    "LARGEST",
+    "SIDE",
+    "SMALLEST",
+    "SPLIT_BITS",
+    "placed",
+    "trimmed",
+]
 
 SMALLEST: Final = -40
 """Power of two below which a magnitude counts as zero."""
@@ -57,3 +66,19 @@ def trimmed(
         return counts[:0], EDGES[:1]
     first, last = filled[0], filled[-1] + 1
     return counts[first:last], EDGES[first : last + 1]
+
+
+def placed(counts: npt.NDArray[np.int64], edges: FloatArray) -> npt.NDArray[np.int64]:
+    """What `trimmed` was given: all bins, so that layers and steps can be added up.
+
+    Args:
+        counts: shape (bins,).
+        edges: shape (bins + 1,), a part of `EDGES`.
+
+    Returns:
+        Counts, shape (BINS,).
+    """
+    everywhere = np.zeros(BINS, np.int64)
+    first = int(np.searchsorted(EDGES, edges[0]))
+    everywhere[first : first + len(counts)] = counts
+    return everywhere

@@ -150,7 +150,10 @@ def finished(
 ) -> Iterator[tuple[str, Path]]:
     """A dashboard over two short runs that are over; its address, their folder."""
     folder = tmp_path_factory.mktemp("finished")
-    with train(folder / "first", "20") as one, train(folder / "second", "20") as two:
+    with (
+        train(folder / "first", "20") as one,
+        train(folder / "second", "20", "bins") as two,
+    ):
         end(one)
         end(two)
     with serving(folder) as url:
@@ -300,6 +303,25 @@ def test_click_on_the_map_chooses_the_layer(
         layer = watched.page.get_by_role("textbox", name="Layer")
         last = open_run(folder / "first").layer_names[-1]
         expect(layer).to_have_value(last, timeout=WAIT)
+
+
+def test_histograms_are_shown_where_there_are_any(
+    browser: Browser, finished: tuple[str, Path]
+) -> None:
+    url, folder = finished
+    bars = {"kind": "page", "name": "distribution"}
+    with watching(browser, f"{url}?run=first&layer=0.weight", **WIDE) as watched:
+        card = watched.page.locator("#distribution")
+        watched.wait_for_points({"kind": "layer", "name": "weight_norm"}, "first", 0)
+        expect(card).to_be_hidden()
+        row = watched.page.locator(".ag-row", has_text="second")
+        row.locator("input[type=checkbox]").click()
+        watched.wait_for_points(bars, "second", 0)
+        expect(card).to_be_visible()
+        card.get_by_text("gradient", exact=True).click()
+        expect(card).not_to_contain_text("1/weight decay ±", timeout=WAIT)
+        frame = open_run(folder / "second").histograms("0.weight")
+        expect(card).to_contain_text(f"step {frame['step'].max()}")
 
 
 def test_a_failed_run_says_why(watched: Watched, tmp_path: Path) -> None:

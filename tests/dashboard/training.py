@@ -1,4 +1,4 @@
-"""A real training run, slow enough to watch: training.py FOLDER STEPS [fail]."""
+"""A real training run, slow enough to watch: training.py FOLDER STEPS [fail] [bins]."""
 
 import sys
 import time
@@ -10,13 +10,15 @@ from torch import nn
 import dynoscope
 
 
-def main(folder: Path, steps: int, *, fail: bool) -> None:
+def main(folder: Path, steps: int, *, fail: bool, bins: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    with dynoscope.watch(model, optimizer, run=folder, quiet=True) as scope:
+    with dynoscope.watch(
+        model, optimizer, run=folder, histograms=bins, quiet=True
+    ) as scope:
         for step in range(steps):
             inputs = torch.randn(32, 8)
             loss = nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1))
@@ -30,4 +32,9 @@ def main(folder: Path, steps: int, *, fail: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), fail="fail" in sys.argv[3:])
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        fail="fail" in sys.argv,
+        bins="bins" in sys.argv,
+    )

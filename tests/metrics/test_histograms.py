@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynoscope.metrics.histograms import BINS, EDGES, trimmed
+from dynoscope.metrics.histograms import BINS, EDGES, placed, trimmed
 from dynoscope.metrics.sums import Histograms
 
 FLOATS = st.floats(width=32, allow_nan=False)
@@ -79,3 +79,10 @@ def test_trimming_keeps_every_count() -> None:
     kept, edges = trimmed(counts)
     assert kept.tolist() == [3, 0, 4]
     assert edges.tolist() == EDGES[7:11].tolist()
+
+
+@given(st.dictionaries(st.integers(0, BINS - 1), st.integers(1, 2**40), max_size=9))
+def test_what_was_trimmed_is_put_back_in_place(filled: dict[int, int]) -> None:
+    counts = np.zeros(BINS, np.int64)
+    counts[list(filled)] = list(filled.values())
+    np.testing.assert_array_equal(placed(*trimmed(counts)), counts)
