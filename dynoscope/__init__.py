@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         UnwatchableError,
     )
     from dynoscope.reader import Run, find_runs, open_run
-    from dynoscope.session import Scope, watch
+    from dynoscope.scope import Scope
+    from dynoscope.session import watch
 
 _HOMES = {
     "DynoscopeError": "errors",
@@ -37,7 +38,7 @@ _HOMES = {
     "RunExistsError": "errors",
     "RunNotFoundError": "errors",
     "ScheduleError": "errors",
-    "Scope": "session",
+    "Scope": "scope",
     "TheoryError": "errors",
     "UncomparableError": "errors",
     "UnwatchableError": "errors",

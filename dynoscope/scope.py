@@ -1,0 +1,190 @@
+"""`Scope`: what a watched block can log, and measure on demand."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from dynoscope import hooks
+from dynoscope.hooks import Watched, Watcher
+from dynoscope.measurement import Rows, ScalarEntry
+from dynoscope.recorder import Recorder
+
+__all__ = ["Scope"]
+
+
+class Scope:
+    """The running watch, as `with dynoscope.watch(...) as scope` gives it.
+
+    Attributes:
+        run: the run's folder.
+    """
+
+    def __init__(
+        self, run: Path, watched: Watched, watcher: Watcher, recorder: Recorder
+    ) -> None:
+        self.run = run
+        self._watched = watched
+        self._watcher = watcher
+        self._recorder = recorder
+        self._first_step = watcher.step
+        self._lags: dict[str, int] = {}
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps taken: the number of the next one, from 0."""
+        return self._watcher.step
+
+    def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
+        """Record numbers; tensors of one element are taken without waiting.
+
+        A number belongs to the update of its iteration, whether the loop logs
+        before or after `optimizer.step()`: a name that is first logged before
+        the first step is taken to be logged ahead of steps from then on, any
+        other after them. `step` says it outright.
+
+        Args:
+            step: the optimizer step that the numbers belong to.
+            **scalars: numbers by name.
+
+        Raises:
+            TypeError: a value is neither a number nor a tensor of one element.
+        """
+        now = time.time()
+        for name, value in scalars.items():
+            fetch = _fetcher(name, value)
+            lag = self._lags.setdefault(name, int(self.step > self._first_step))
+            at = max(self.step - lag, 0) if step is None else step
+            self._recorder.log(ScalarEntry(at, now, name, fetch))
+
+    def measure_full_gradient(
+        self,
+        loader: Iterable[Any],
+        loss_fn: hooks.BatchLoss,
+        batches: int | None = None,
+        *,
+        samples: hooks.Samples | None = None,
+    ) -> pd.DataFrame:
+        """Measure loss and gradient over a data set, the parameters frozen.
+
+        A logging epoch: norms, noise scale and KKT gap of the exact gradient, in
+        float64, batches weighted by their samples. It does not change the
+        training: `.grad`, buffers, random states, modes and the loader's shuffling
+        are afterwards what they were. The model stays in the mode it is in; in
+        training mode dropout drops, and BatchNorm normalizes by batch statistics.
+
+        Args:
+            loader: a DataLoader, or a list of batches.
+            loss_fn: `loss_fn(model, batch)`, the mean loss over the batch; its model
+                is the watched one, without the shells of DDP and torch.compile.
+            batches: how many batches at most, None for all.
+            samples: gives a batch's number of samples, None for the length of the
+                first tensor in it.
+
+        Returns:
+            The new rows of the `full_gradients` table: one per layer that is
+            trained, and `*` for all of them.
+
+        Raises:
+            MeasurementError: no batch, a loss that is not one number, or a loss
+                that depends on no watched parameter; nothing is recorded.
+        """
+        return self._record(
+            hooks.full_gradient_rows(self._watched, loader, loss_fn, batches, samples)
+        )
+
+    def probe_scale_invariance(self, loss_fn: hooks.ModelLoss) -> pd.DataFrame:
+        """Find the layers whose scale the loss does not feel, by rescaling them.
+
+        Theory's equilibria hold for these. The model is evaluated up to eight times
+        per layer, and is afterwards what it was, as for `measure_full_gradient`.
+        Probe in training mode: in evaluation mode a BatchNorm divides by what it
+        has stored, and no scale goes unnoticed.
+
+        Args:
+            loss_fn: `loss_fn(model)`, the loss on the same data at every call.
+
+        Returns:
+            The new rows of the `invariance` table: for each layer `row`, `matrix`,
+            `none` or `unseen`, and the changes of the loss that say so.
+
+        Raises:
+            MeasurementError: the loss is not one finite number.
+        """
+        return self._record(hooks.invariance_rows(self._watched, loss_fn))
+
+    def count_dead_channels(
+        self,
+        loader: Iterable[Any],
+        forward: hooks.Forward,
+        batches: int | None = None,
+        *,
+        channel_dim: int | None = None,
+    ) -> pd.DataFrame:
+        """Count the channels of BatchNorm and ReLU modules that are never positive.
+
+        The training is not changed, as for `measure_full_gradient`.
+
+        Args:
+            loader: a DataLoader, or a list of batches.
+            forward: `forward(model, batch)` runs the model; a loss will do.
+            batches: how many batches at most, None for all.
+            channel_dim: dimension of the channels in what a ReLU gives; None is the
+                last of three (samples, positions, channels), else the second.
+
+        Returns:
+            The new rows of the `activity` table: one per module.
+
+        Raises:
+            MeasurementError: no batch, or no module to look at.
+        """
+        return self._record(
+            hooks.activity_rows(self._watched, loader, forward, batches, channel_dim)
+        )
+
+    def measure_constraint(
+        self, loss: float | torch.Tensor | None = None
+    ) -> pd.DataFrame:
+        """Measure where Lion or LionK stands in the problem that it solves.
+
+        Args:
+            loss: the loss at these weights, best over the whole data set, for the
+                Lyapunov function; None leaves it out.
+
+        Returns:
+            The new rows of the `constraint` table: one per layer (where K sees
+            layers) and `*` for all of them.
+
+        Raises:
+            MeasurementError: the optimizer has no K, or one of your own that gives
+                its gradient alone.
+        """
+        number = None if loss is None else _fetcher("loss", loss)()
+        return self._record(hooks.constraint_rows(self._watched, number))
+
+    def _record(self, rows: Rows) -> pd.DataFrame:
+        when = {"step": self.step, "wall_time": time.time()}
+        return self._recorder.record(Rows(rows.table, {**when, **rows.columns}))
+
+
+def _fetcher(name: str, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise TypeError(
+                f"scope.log({name}=...) takes one number, not a tensor of shape "
+                f"{tuple(value.shape)}; log its mean, or its elements by name"
+            )
+        # A copy, since the loop may change it in place; on an accelerator the
+        # writer's thread does the waiting.
+        kept = value.detach().clone()
+        return lambda: float(kept)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"scope.log({name}=...) takes a number, not {type(value).__name__}"
+        ) from None
+    return lambda: number
