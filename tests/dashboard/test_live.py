@@ -310,7 +310,8 @@ def test_histograms_are_shown_where_there_are_any(
 ) -> None:
     url, folder = finished
     bars = {"kind": "page", "name": "distribution"}
-    with watching(browser, f"{url}?run=first&layer=0.weight", **WIDE) as watched:
+    with watching(browser, url, **WIDE) as watched:
+        watched.page.goto(f"{url}?run=first&layer=0.weight")
         card = watched.page.locator("#distribution")
         watched.wait_for_points({"kind": "layer", "name": "weight_norm"}, "first", 0)
         expect(card).to_be_hidden()
