@@ -120,7 +120,7 @@ def distribution_plot(
         words.append(Latest(color, _said(found[-1].step, limits)))
     if not newest:
         return Plot(curves_figure([], scheme), [])
-    figure = _figure(newest, earlier, boxes, scheme)
+    figure = _figure(newest, earlier, boxes, scheme, is_alone=len(states) == 1)
     figure["layout"]["uirevision"] += f"{layer} {quantity}"
     return Plot(figure, words)
 
@@ -164,9 +164,10 @@ def _figure(
     earlier: Sequence[_Histogram],
     boxes: Sequence[tuple[str, float]],
     scheme: Scheme,
+    *,
+    is_alone: bool,
 ) -> Figure:
     scale = _scale([*newest, *earlier])
-    is_alone = len(newest) == 1
     traces = [
         _outline(h, scale, (nth + 1) / (len(earlier) + 1))
         for nth, h in enumerate(earlier)

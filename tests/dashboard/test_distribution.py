@@ -125,10 +125,15 @@ def test_the_box_is_where_weight_decay_is(run: Run) -> None:
         assert ("±0.5" in plot.latest[0].words) == bool(limits)
 
 
-def test_runs_beside_each_other_show_their_newest(run: Run) -> None:
+def test_runs_beside_each_other_show_their_newest(
+    run: Run, written: WrittenRun
+) -> None:
     state = state_of(run.path)
     plot = distribution_plot({"a": state, "b": state}, "*", "weight", LIGHT)
     assert [trace["name"] for trace in plot.figure["data"]] == ["a", "b"]
+    bare = {"bare": state_of(written.path), "b": state}
+    plot = distribution_plot(bare, "0.weight", "weight", LIGHT)
+    assert [trace["name"] for trace in plot.figure["data"]] == ["b"]
     assert binned_until({"a": state}) != binned_until({"b": state})
 
 
