@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,7 @@ ROWS: Final = 1 << 17
 """Rows taken in at a time, so that a long run needs little memory."""
 
 
+@np.errstate(all="ignore")  # as where the run was recorded
 def examine(
     run: Run,
     thresholds: Thresholds | None = None,

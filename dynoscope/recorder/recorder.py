@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -185,13 +186,15 @@ class Recorder:
             raise self._error
 
     def _work(self) -> None:
-        while not self._stopping:
-            self._wake.wait(INTERVAL)
-            self._wake.clear()
+        # NaN and infinity are measured, not mistakes: no warning, whatever the filter
+        with np.errstate(all="ignore"):
+            while not self._stopping:
+                self._wake.wait(INTERVAL)
+                self._wake.clear()
+                self._guard(self._drain)
             self._guard(self._drain)
-        self._guard(self._drain)
-        self._guard(lambda: self._ask(lambda judge: judge.finish()))
-        self._guard(self._flush)
+            self._guard(lambda: self._ask(lambda judge: judge.finish()))
+            self._guard(self._flush)
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Run a piece of work; an error in it ends the recording, not the run."""
