@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -67,3 +68,9 @@ def draw_gradients(params: list[Parameter], seed: int) -> None:
         grad = torch.randn(param.shape, generator=noise)
         # some coordinates get no gradient, as in a dead unit
         param.grad = (grad * (grad.abs() > 0.3)).to(param.dtype)
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Gaussian numbers, the same for the same seed in every dtype."""
+    noise = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=noise, dtype=torch.float64).to(dtype)
