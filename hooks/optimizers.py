@@ -93,16 +93,14 @@ def _cheap(number: float | torch.Tensor) -> float | torch.Tensor:
     return number
 
 
-def is_rotational(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
-    """Whether the optimizer is rotational, and turns this parameter by an angle."""
+def is_rotational(
+    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, group: Group
+) -> bool:
+    """Whether the optimizer is rotational, and turns this parameter of the group."""
     if not _wraps(optimizer):
         return False
-    of_group = getattr(optimizer, "is_rotational")  # noqa: B009 (any class)
-    return any(
-        of_group(parameter, group)
-        for group in optimizer.param_groups
-        if any(parameter is each for each in group["params"])
-    )
+    turns: bool = getattr(optimizer, "is_rotational")(parameter, group)  # noqa: B009
+    return turns
 
 
 def imposed_rotation(optimizer: torch.optim.Optimizer, group: Group) -> float:

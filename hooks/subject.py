@@ -90,7 +90,11 @@ def find_watched(
     layers = tuple(
         dataclasses.replace(
             _layer(f, groups[id(f.parameter)], neurons),
-            rotational=is_rotational(optimizer, f.parameter),
+            rotational=is_rotational(
+                optimizer,
+                f.parameter,
+                optimizer.param_groups[groups[id(f.parameter)]],
+            ),
         )
         for f in chosen
     )

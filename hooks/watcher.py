@@ -63,6 +63,9 @@ class Watcher:
         _refuse_double(watched)
         self.step = 0
         self._watched = watched
+        self._rotational_groups = {
+            layer.group for layer in watched.subject.layers if layer.rotational
+        }
         self._schedule = schedule
         norms = {channels.layer for channels in watched.subject.normalization}
         self._kernel = Kernel(
@@ -156,10 +159,7 @@ class Watcher:
 
     def _rotation(self, group: int) -> float:
         """The angle that the optimizer imposes on a group's layers, if it does."""
-        if not any(
-            layer.rotational and layer.group == group
-            for layer in self._watched.subject.layers
-        ):
+        if group not in self._rotational_groups:
             return math.nan
         optimizer = self._watched.optimizer
         return imposed_rotation(optimizer, optimizer.param_groups[group])
