@@ -31,12 +31,14 @@ class Entry:
         run: the run, None if its manifest cannot be read.
         row: cells of the list.
         stamp: when its manifest was last written, in ns.
+        identity: changes when what was read of the run before is stale.
     """
 
     key: str
     run: Run | None
     row: dict[str, Any]
     stamp: int
+    identity: tuple[float, int] = (0.0, 0)
 
 
 class Store:
@@ -140,9 +142,10 @@ class Store:
         if entry is None or entry.run is None:
             return None
         state = self._states.pop(key, None)
-        if state is None or _created(state.manifest) != entry.row["created"]:
+        if state is None or _identity(state.manifest) != entry.identity:
             try:
-                state = RunState(entry.run)  # unknown, or replaced by another run
+                # unknown, replaced by another run, or of other layers than before
+                state = RunState(entry.run)
             except (RunNotFoundError, KeyError, TypeError):
                 return None  # it has just been removed, or is no run of ours
             self._finished.pop(key, None)
@@ -170,7 +173,8 @@ class Store:
             # The manifest may say so for ever: its process may be gone.
         try:
             run = known.run if known and known.run else open_run(path)
-            return Entry(key, run, _row(key, run), stamp)
+            row, identity = _row(key, run), _identity(run.manifest)
+            return Entry(key, run, row, stamp, identity)
         except (RunNotFoundError, KeyError, TypeError, AttributeError) as error:
             return Entry(key, None, _unreadable(key, error, stamp), stamp)
 
@@ -193,7 +197,7 @@ def _row(key: str, run: Run) -> dict[str, Any]:
         "optimizer": manifest["optimizer"]["name"],
         "step": manifest["progress"]["step"],
         "updated": manifest["ended"] or manifest["heartbeat"],
-        "created": _created(manifest),
+        "created": float(manifest["created"]),
     }
 
 
@@ -213,6 +217,5 @@ def _unreadable(key: str, error: Exception, stamp: int) -> dict[str, Any]:
     }
 
 
-def _created(manifest: Any) -> float:
-    created: float = manifest["created"]
-    return created
+def _identity(manifest: Any) -> tuple[float, int]:
+    return float(manifest["created"]), int(manifest.get("revision", 0))

@@ -10,8 +10,8 @@ that units combine to layers, and layers to modules, exactly.
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ __all__ = [
     "Layer",
     "Measurement",
     "OptimizerInfo",
+    "Part",
     "Rows",
     "ScalarEntry",
     "Subject",
@@ -135,17 +136,54 @@ class OptimizerInfo:
     hyperparameters: tuple[Mapping[str, Any], ...]
     has_second_moment: bool = False
 
+    @classmethod
+    def joined(cls, optimizers: Sequence["OptimizerInfo"]) -> "OptimizerInfo":
+        """Several optimizers as one: their groups follow each other."""
+        if len(optimizers) == 1:
+            return optimizers[0]
+        names = {info.name: None for info in optimizers}
+        counts = [sum(info.name == name for info in optimizers) for name in names]
+        return cls(
+            name=" + ".join(
+                f"{count} x {name}" if count > 1 else name
+                for name, count in zip(names, counts, strict=True)
+            ),
+            kinds=tuple(kind for info in optimizers for kind in info.kinds),
+            reasons=tuple(reason for info in optimizers for reason in info.reasons),
+            has_momentum=any(info.has_momentum for info in optimizers),
+            hyperparameters=tuple(h for o in optimizers for h in o.hyperparameters),
+            has_second_moment=any(info.has_second_moment for info in optimizers),
+        )
+
+
+class Part(NamedTuple):
+    """What one of several optimizers moves.
+
+    Attributes:
+        subject: its layers alone, its parameter groups counted from 0.
+        layers: where these layers stand among all.
+        normalization: the same of its normalization layers.
+        groups: where its parameter groups stand among all.
+    """
+
+    subject: "Subject"
+    layers: npt.NDArray[np.intp]
+    normalization: npt.NDArray[np.intp]
+    groups: slice
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is being watched; fixed for the length of a run.
+    """What is being watched.
 
     Attributes:
         model: class name of the model.
         layers: the watched parameters, in the model's order.
         normalization: normalization layers.
-        optimizer: what is known of the optimizer.
+        optimizer: what is known of the optimizer; of all of them, joined, where
+            there are several.
         unwatched: parameters of the model that are not measured, with the reason.
+        optimizers: what is known of each, where there are several.
     """
 
     model: str
@@ -153,6 +191,32 @@ class Subject:
     normalization: tuple[Channels, ...]
     optimizer: OptimizerInfo
     unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    optimizers: tuple[OptimizerInfo, ...] = ()
+
+    def parts(self) -> Iterator[Part]:
+        """What each of the optimizers moves, in their order."""
+        group_of = np.array([layer.group for layer in self.layers])
+        owners = np.array([norm.layer for norm in self.normalization], np.intp)
+        start = 0
+        for info in self.optimizers or (self.optimizer,):
+            groups = slice(start, start + len(info.kinds))
+            start = groups.stop
+            mine = (group_of >= groups.start) & (group_of < groups.stop)
+            layers, norms = np.flatnonzero(mine), np.flatnonzero(mine[owners])
+            subject = dataclasses.replace(
+                self,
+                layers=tuple(
+                    dataclasses.replace(layer, group=layer.group - groups.start)
+                    for layer in (self.layers[i] for i in layers)
+                ),
+                normalization=tuple(
+                    dataclasses.replace(norm, layer=int(np.sum(mine[: norm.layer])))
+                    for norm in (self.normalization[i] for i in norms)
+                ),
+                optimizer=info,
+                optimizers=(),
+            )
+            yield Part(subject, layers, norms, groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +260,13 @@ class Host:
 class Measurement:
     """One measured optimizer step, on its way to the recorder.
 
+    Where several optimizers are watched, it is a round: each stepped once at most.
+
     Attributes:
+        subject: what was watched at this step; parameters may come and go later.
         step: the update `step -> step + 1`, counted from 0.
+        own_steps: per optimizer, the number of its own step, counted from 0; None
+            for one that did not step in this round.
         wall_time: seconds since the epoch, when the step ended.
         groups: gives each parameter group's hyperparameters at this step.
         has_grad: per layer, whether it had a gradient.
@@ -211,7 +280,9 @@ class Measurement:
             step and of gradients, as `fetch` does; None where none were taken.
     """
 
+    subject: Subject
     step: int
+    own_steps: tuple[int | None, ...]
     wall_time: float
     groups: Callable[[], tuple[GroupState, ...]]
     has_grad: npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from dynoscope import hooks
-from dynoscope.hooks import Watched, Watcher
+from dynoscope.hooks import Watcher
 from dynoscope.measurement import Rows, ScalarEntry
 from dynoscope.recorder import Recorder
 
@@ -23,20 +23,21 @@ class Scope:
         run: the run's folder.
     """
 
-    def __init__(
-        self, run: Path, watched: Watched, watcher: Watcher, recorder: Recorder
-    ) -> None:
+    def __init__(self, run: Path, watcher: Watcher, recorder: Recorder) -> None:
         self.run = run
-        self._watched = watched
         self._watcher = watcher
         self._recorder = recorder
-        self._first_step = watcher.step
+        self._first_step = watcher.taken
         self._lags: dict[str, int] = {}
 
     @property
     def step(self) -> int:
-        """Number of optimizer steps taken: the number of the next one, from 0."""
-        return self._watcher.step
+        """Number of optimizer steps taken: the number of the next one, from 0.
+
+        Where several optimizers are watched, a step is a round in which each of them
+        stepped once at most.
+        """
+        return self._watcher.taken
 
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Record numbers; tensors of one element are taken without waiting.
@@ -93,7 +94,9 @@ class Scope:
                 that depends on no watched parameter; nothing is recorded.
         """
         return self._record(
-            hooks.full_gradient_rows(self._watched, loader, loss_fn, batches, samples)
+            hooks.full_gradient_rows(
+                self._watcher.watched, loader, loss_fn, batches, samples
+            )
         )
 
     def probe_scale_invariance(self, loss_fn: hooks.ModelLoss) -> pd.DataFrame:
@@ -114,7 +117,7 @@ class Scope:
         Raises:
             MeasurementError: the loss is not one finite number.
         """
-        return self._record(hooks.invariance_rows(self._watched, loss_fn))
+        return self._record(hooks.invariance_rows(self._watcher.watched, loss_fn))
 
     def count_dead_channels(
         self,
@@ -142,7 +145,9 @@ class Scope:
             MeasurementError: no batch, or no module to look at.
         """
         return self._record(
-            hooks.activity_rows(self._watched, loader, forward, batches, channel_dim)
+            hooks.activity_rows(
+                self._watcher.watched, loader, forward, batches, channel_dim
+            )
         )
 
     def measure_constraint(
@@ -163,7 +168,7 @@ class Scope:
                 its gradient alone.
         """
         number = None if loss is None else _fetcher("loss", loss)()
-        return self._record(hooks.constraint_rows(self._watched, number))
+        return self._record(hooks.constraint_rows(self._watcher.watched, number))
 
     def _record(self, rows: Rows) -> pd.DataFrame:
         when = {"step": self.step, "wall_time": time.time()}

@@ -1,6 +1,7 @@
 """`watch`: wire hooks to a recorder, and undo it."""
 
 import contextlib
+import functools
 import os
 import shutil
 import time
@@ -8,11 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dynoscope.errors import RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
-from dynoscope.hooks import Watcher, find_watched
+from dynoscope.hooks import Models, Optimizers, Watcher, find_watched
 from dynoscope.reader import Run, open_run
 from dynoscope.recorder import Recorder
 from dynoscope.schedule import Schedule, as_schedule
@@ -25,8 +24,8 @@ __all__ = ["watch"]
 
 @contextlib.contextmanager
 def watch(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    model: Models,
+    optimizer: Optimizers,
     *,
     run: str | os.PathLike[str] | None = None,
     every: int | Schedule = 1,
@@ -51,8 +50,10 @@ def watch(
     dynoscope's own is reported once and ends the measuring, not the training.
 
     Args:
-        model: the model that is trained.
-        optimizer: the optimizer that is stepped.
+        model: the model that is trained; several in a sequence or a mapping, whose
+            indices or keys their layers' names begin with.
+        optimizer: the optimizer that is stepped, or several. Steps are then counted
+            in rounds, in which each optimizer steps once at most.
         run: folder to write; None makes one under `runs/` by date and model.
         every: interval of measured steps, or a function from step to bool.
         include: regular expression(s); only layers whose name one of them finds.
@@ -83,14 +84,20 @@ def watch(
         FindingError: a rule found an error, and on_finding is "raise".
     """
     schedule = as_schedule(every)
-    watched = find_watched(
-        model, optimizer, include=include, exclude=exclude, neurons=neurons
+    find = functools.partial(
+        find_watched,
+        model,
+        optimizer,
+        include=include,
+        exclude=exclude,
+        neurons=neurons,
     )
-    watcher = Watcher(watched, schedule, histograms=histograms)
+    watcher = Watcher(find, schedule, histograms=histograms)
+    watched = watcher.watched
     judge = Judge(watched.subject, thresholds, rules) if findings else None
     herald = Herald(judge, on_finding, quiet=quiet) if judge else None
     folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
-    watcher.step = _prepare(folder, resume=resume, overwrite=overwrite)
+    watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
     settings = {
         "config": {} if config is None else config,
         "every": every if isinstance(every, int) else repr(every),
@@ -100,7 +107,7 @@ def watch(
     failure: BaseException | None = None
     try:
         watcher.attach(recorder, herald.deliver if herald else None)
-        yield Scope(folder, watched, watcher, recorder)
+        yield Scope(folder, watcher, recorder)
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):
             failure = error

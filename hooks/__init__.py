@@ -5,13 +5,16 @@ from dynoscope.hooks.batches import Samples
 from dynoscope.hooks.constraint import constraint_rows
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
-from dynoscope.hooks.subject import Watched, find_watched
+from dynoscope.hooks.parameters import Models
+from dynoscope.hooks.subject import Optimizers, Watched, find_watched
 from dynoscope.hooks.watcher import Watcher
 
 __all__ = [
     "BatchLoss",
     "Forward",
     "ModelLoss",
+    "Models",
+    "Optimizers",
     "Samples",
     "Watched",
     "Watcher",

@@ -43,7 +43,12 @@ def constraint_rows(watched: Watched, loss: float | None) -> Rows:
         MeasurementError: the optimizer has no K, or a K that gives its gradient
             alone.
     """
-    optimizer = watched.optimizer
+    if len(watched.optimizers) > 1:
+        raise MeasurementError(
+            "several optimizers are watched, each with a problem of its own to solve; "
+            "watch the one of which the constraint is to be measured by itself"
+        )
+    optimizer = watched.optimizers[0].optimizer
     k = _k_of(optimizer)
     points = [_point(watched, index) for index in range(len(watched.parameters))]
     whole = getattr(optimizer, "per", "tensor") == "model"
@@ -103,9 +108,10 @@ def _outside_of_box(y: torch.Tensor) -> torch.Tensor:
 
 def _point(watched: Watched, index: int) -> _Point:
     parameter = watched.parameters[index]
-    momentum = watched.adapter.momentum(watched.optimizer, parameter)
+    moved = watched.optimizers[0]
+    momentum = moved.adapter.momentum(moved.optimizer, parameter)
     weight = parameter.detach().double()
-    group = watched.optimizer.param_groups[watched.subject.layers[index].group]
+    group = watched.groups[watched.subject.layers[index].group]
     return _Point(
         weight,
         torch.zeros_like(weight) if momentum is None else -momentum.detach().double(),

@@ -164,7 +164,7 @@ def full_gradient_rows(
     chosen = [k for k, p in enumerate(watched.parameters) if p.requires_grad]
     parameters = [watched.parameters[k] for k in chosen]
     found = full_gradient(watched.model, parameters, loader, loss_fn, batches, samples)
-    states = [capture(group)() for group in watched.optimizer.param_groups]
+    states = [capture(group)() for group in watched.groups]
     decay = np.array([states[layers[k].group].weight_decay for k in chosen])
     sums = _sums(parameters, found, decay).with_whole()
     return Rows(

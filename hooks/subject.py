@@ -1,19 +1,27 @@
 """Find what there is to watch: the parameters that an optimizer moves in a model."""
 
 import dataclasses
+import itertools
+import operator
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import nn
 
 from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.optimizers import Adapter, adapter_for, is_rotational
-from dynoscope.measurement import Channels, Layer, Subject
+from dynoscope.hooks.parameters import Found, Models, model_of, name_of, parameters_in
+from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
 
-__all__ = ["Watched", "find_watched"]
+__all__ = ["Moved", "Optimizers", "Watched", "find_watched"]
 
+Optimizers: TypeAlias = (
+    torch.optim.Optimizer
+    | Sequence[torch.optim.Optimizer]
+    | Mapping[str, torch.optim.Optimizer]
+)
 
 NORMALIZATIONS: Final = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm
@@ -24,41 +32,66 @@ NORMALIZATIONS: Final = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Moved:
+    """An optimizer, and the watched parameters that it moves.
+
+    Attributes:
+        optimizer: whose steps are measured.
+        adapter: how to read it.
+        first_group: where its parameter groups begin among those of all optimizers.
+        layers: where its layers stand among all.
+        parameters: these layers' tensors.
+        everything: all parameters of its groups, as they were when this was found.
+    """
+
+    optimizer: torch.optim.Optimizer
+    adapter: Adapter
+    first_group: int
+    layers: tuple[int, ...]
+    parameters: tuple[nn.Parameter, ...]
+    everything: tuple[nn.Parameter, ...]
+
+    def is_current(self) -> bool:
+        """Whether the optimizer still has the parameters that it had."""
+        now = _parameters_of(self.optimizer)
+        return len(now) == len(self.everything) and all(
+            map(operator.is_, now, self.everything)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Watched:
     """A subject together with the live objects it describes.
 
-    The model is the user's own, without the shells of DDP and torch.compile.
+    The model is the user's own, without the shells of DDP and torch.compile;
+    several are in a ModuleList or ModuleDict.
     """
 
     subject: Subject
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[Moved, ...]
     parameters: tuple[nn.Parameter, ...]
-    adapter: Adapter
 
-
-@dataclasses.dataclass(eq=False)  # tensors do not compare to one bool
-class _Found:
-    """One parameter tensor of a model, under all of its names."""
-
-    parameter: nn.Parameter
-    module: nn.Module
-    names: list[str]
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimizers."""
+        return [g for moved in self.optimizers for g in moved.optimizer.param_groups]
 
 
 def find_watched(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    model: Models,
+    optimizer: Optimizers,
     *,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     neurons: bool = True,
 ) -> Watched:
-    """Match the optimizer's parameters with the model's names.
+    """Match the optimizers' parameters with the models' names.
 
     Args:
-        model: the model, wrapped by DDP or torch.compile or not.
-        optimizer: an optimizer over some or all of its parameters.
+        model: the model, wrapped by DDP or torch.compile or not; several in a
+            sequence or mapping, whose indices or keys their layers' names begin with.
+        optimizer: an optimizer over some or all of the parameters, or several.
         include: regular expressions; only layers whose name one of them finds.
         exclude: regular expressions; no layer whose name one of them finds.
         neurons: whether matrices are measured row by row too.
@@ -66,96 +99,133 @@ def find_watched(
     Raises:
         UnwatchableError: no parameter is left to watch; the message says why.
     """
-    _check_types(model, optimizer)
-    found = {id(f.parameter): f for f in _parameters(model)}
-    groups = {
-        id(p): index
-        for index, group in enumerate(optimizer.param_groups)
-        for p in group["params"]
-    }
-    moved = [f for key, f in found.items() if key in groups]
-    if not moved:
-        raise UnwatchableError(
-            f"{type(optimizer).__name__} moves no parameter of this "
-            f"{type(model).__name__}; was the optimizer made for another model, or "
-            "before the model's parameters were replaced (.to(), fully_shard)?"
-        )
-    chosen = [f for f in moved if _is_chosen(f.names[0], include, exclude)]
+    own, optimizers = model_of(model), _optimizers(optimizer)
+    found = list(parameters_in(own))
+    groups = _group_of_each(optimizers)
+    for each in optimizers:
+        _check_moves(each, found, own)
+    chosen = [
+        f
+        for f in found
+        if id(f.parameter) in groups and _is_chosen(f.names[0], include, exclude)
+    ]
     if not chosen:
-        names = ", ".join(f.names[0] for f in moved[:5])
+        moved = (f.names[0] for f in found if id(f.parameter) in groups)
+        names = ", ".join(itertools.islice(moved, 5))
         raise UnwatchableError(
             f"include={include!r}, exclude={exclude!r} leave no layer to watch; "
             f"layers are named like: {names}"
         )
-    layers = tuple(
-        dataclasses.replace(
-            _layer(f, groups[id(f.parameter)], neurons),
-            rotational=is_rotational(
+    return _watched(own, optimizers, found, chosen, groups, neurons)
+
+
+def _watched(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    found: Sequence[Found],
+    chosen: Sequence[Found],
+    groups: Mapping[int, int],
+    neurons: bool,
+) -> Watched:
+    layers = [_layer(f, groups[id(f.parameter)], neurons) for f in chosen]
+    parameters = tuple(f.parameter for f in chosen)
+    moved, first = [], 0
+    for optimizer in optimizers:
+        span = range(first, first + len(optimizer.param_groups))
+        mine = tuple(i for i, layer in enumerate(layers) if layer.group in span)
+        moved.append(
+            Moved(
                 optimizer,
-                f.parameter,
-                optimizer.param_groups[groups[id(f.parameter)]],
-            ),
+                adapter_for(optimizer),
+                first,
+                mine,
+                tuple(parameters[i] for i in mine),
+                _parameters_of(optimizer),
+            )
         )
-        for f in chosen
-    )
-    adapter = adapter_for(optimizer)
-    own = _unwrap(model)
+        for i in mine:
+            group = optimizer.param_groups[layers[i].group - first]
+            turns = is_rotational(optimizer, parameters[i], group)
+            layers[i] = dataclasses.replace(layers[i], rotational=turns)
+        first = span.stop
+    infos = tuple(each.adapter.describe(each.optimizer) for each in moved)
     subject = Subject(
-        model=type(own).__name__,
-        layers=layers,
+        model=name_of(model),
+        layers=tuple(layers),
         normalization=tuple(_channels(chosen)),
-        optimizer=adapter.describe(optimizer),
+        optimizer=OptimizerInfo.joined(infos),
         unwatched={
-            f.names[0]: "excluded" if key in groups else "not in the optimizer"
-            for key, f in found.items()
+            f.names[0]: (
+                "excluded" if id(f.parameter) in groups else "not in the optimizer"
+            )
+            for f in found
             if f not in chosen
         },
+        optimizers=infos if len(infos) > 1 else (),
     )
-    parameters = tuple(f.parameter for f in chosen)
-    return Watched(subject, own, optimizer, parameters, adapter)
+    return Watched(subject, model, tuple(moved), parameters)
 
 
-def _check_types(model: object, optimizer: object) -> None:
-    if not isinstance(model, nn.Module):
+def _optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
+    if isinstance(optimizer, Mapping):
+        optimizer = list(optimizer.values())
+    listed = _listed(optimizer)
+    if not listed:
+        raise UnwatchableError("no optimizer is given: watch(model, optimizer)")
+    for each in listed:
+        if not isinstance(each, torch.optim.Optimizer):
+            inner = getattr(each, "optimizer", None)
+            cure = (
+                "pass its .optimizer"
+                if inner is not None
+                else "watch(model, optimizer)"
+            )
+            raise UnwatchableError(
+                f"{type(each).__name__} is not a torch.optim.Optimizer: {cure}"
+            )
+    if len({id(each) for each in listed}) < len(listed):
+        raise UnwatchableError("the same optimizer is given twice")
+    return listed
+
+
+def _listed(one_or_more: Any) -> list[Any]:
+    if isinstance(one_or_more, Sequence) and not isinstance(one_or_more, str):
+        return list(one_or_more)
+    return [one_or_more]
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:
+    return tuple(p for group in optimizer.param_groups for p in group["params"])
+
+
+def _group_of_each(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, int]:
+    """Per parameter's id, the index of its group among those of all optimizers."""
+    groups: dict[int, int] = {}
+    owners: dict[int, torch.optim.Optimizer] = {}
+    index = 0
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if owners.setdefault(id(parameter), optimizer) is not optimizer:
+                    raise UnwatchableError(
+                        f"a parameter of shape {tuple(parameter.shape)} is in two of "
+                        "the optimizers; its steps could not be told apart"
+                    )
+                groups[id(parameter)] = index
+            index += 1
+    return groups
+
+
+def _check_moves(
+    optimizer: torch.optim.Optimizer, found: Sequence[Found], model: nn.Module
+) -> None:
+    own = {id(parameter) for parameter in _parameters_of(optimizer)}
+    if not any(id(f.parameter) in own for f in found):
         raise UnwatchableError(
-            f"the first argument of watch is a {type(model).__name__}, "
-            "not a torch.nn.Module: watch(model, optimizer)"
+            f"{type(optimizer).__name__} moves no parameter of this "
+            f"{name_of(model)}; was the optimizer made for another model, or "
+            "before the model's parameters were replaced (.to(), fully_shard)?"
         )
-    if isinstance(optimizer, list | tuple | dict):
-        raise UnwatchableError(
-            "watch takes one optimizer; open a second watch, with a run of its "
-            "own, for a second optimizer"
-        )
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        inner = getattr(optimizer, "optimizer", None)
-        cure = "pass its .optimizer" if inner is not None else "watch(model, optimizer)"
-        raise UnwatchableError(
-            f"{type(optimizer).__name__} is not a torch.optim.Optimizer: {cure}"
-        )
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """The user's own model, without DDP's and torch.compile's shells."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
-def _parameters(model: nn.Module) -> Iterator[_Found]:
-    """Parameters in the model's order, each once, with clean names."""
-    found: dict[int, _Found] = {}
-    for prefix, module in _unwrap(model).named_modules(remove_duplicate=False):
-        path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod")
-        for name, parameter in module.named_parameters(recurse=False):
-            full = f"{path}.{name}".lstrip(".")
-            entry = found.setdefault(id(parameter), _Found(parameter, module, []))
-            if full not in entry.names:
-                entry.names.append(full)
-    yield from found.values()
 
 
 def _is_chosen(
@@ -177,7 +247,7 @@ def _any_finds(patterns: str | Sequence[str], name: str) -> bool:
         ) from None
 
 
-def _layer(found: _Found, group: int, neurons: bool) -> Layer:
+def _layer(found: Found, group: int, neurons: bool) -> Layer:
     parameter = found.parameter
     return Layer(
         name=found.names[0],
@@ -190,7 +260,7 @@ def _layer(found: _Found, group: int, neurons: bool) -> Layer:
     )
 
 
-def _channels(chosen: Sequence[_Found]) -> Iterator[Channels]:
+def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
     for index, found in enumerate(chosen):
         module = found.module
         if _is_normalization(module) and found.parameter is _offset(module):

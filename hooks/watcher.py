@@ -1,11 +1,9 @@
-"""The two hooks around an optimizer's step."""
+"""The two hooks around each optimizer's step."""
 
 import dataclasses
-import math
-import sys
+import functools
 import time
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +12,12 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
+from dynoscope.hooks.follower import Counts, Follower, has_closure, is_nested_step
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import GroupState, Measurement
-from dynoscope.metrics.sums import Histograms, Kernel, Spec
+from dynoscope.metrics.histograms import BINS
+from dynoscope.metrics.sums import Kernel, Spec
 from dynoscope.schedule import Schedule, log_spaced
-from dynoscope.theory import DECOUPLED
 
 __all__ = ["Sink", "Watcher"]
 
@@ -36,52 +34,60 @@ class Sink(Protocol):
     def put(self, measurement: Measurement) -> None:
         """Take a measurement; never blocks."""
 
+    def note(self, problem: str) -> None:
+        """Note what the user should know, once."""
+
     def fail(self, part: str, error: Exception) -> None:
         """Note that a part of dynoscope failed and is off from now on."""
 
 
 class Watcher:
-    """Measures the steps of one optimizer, from `attach` to `detach`.
+    """Measures the steps of one or several optimizers, from `attach` to `detach`.
+
+    Steps are counted in rounds: in a round each optimizer steps once at most. With
+    one optimizer every step is a round; of a GAN's two, that step in turn, both steps
+    are; where one steps five times for each of the other's, a round has one or two.
 
     Args:
-        watched: what to measure.
-        schedule: which steps to measure.
+        find: finds what to measure; asked again when an optimizer is given other
+            parameters than it had.
+        schedule: which rounds to measure.
         histograms: whether to count what weights and gradients are, too.
 
     Attributes:
-        step: number of steps taken, those of a resumed run's past included.
+        watched: what is measured.
+        step: number of rounds that have ended, those of a resumed run's past included.
         skipped: measurements given up since the last one that was put.
 
     Raises:
-        UnwatchableError: this optimizer, or one of these parameters, is being
-            watched already.
+        UnwatchableError: there is nothing to measure; or an optimizer, or one of these
+            parameters, is being watched already.
     """
 
     def __init__(
-        self, watched: Watched, schedule: Schedule, *, histograms: bool = False
+        self,
+        find: Callable[[], Watched],
+        schedule: Schedule,
+        *,
+        histograms: bool = False,
     ) -> None:
-        _refuse_double(watched)
-        self.step = 0
-        self._watched = watched
-        self._rotational_groups = {
-            layer.group for layer in watched.subject.layers if layer.rotational
-        }
-        self._schedule = schedule
-        norms = {channels.layer for channels in watched.subject.normalization}
-        self._kernel = Kernel(
-            [
-                Spec(parameter, rows=layer.rows > 0, channels=index in norms)
-                for index, (parameter, layer) in enumerate(
-                    zip(watched.parameters, watched.subject.layers, strict=True)
-                )
-            ]
-        )
-        self._histograms = Histograms(watched.parameters) if histograms else None
-        self._histogram_due = log_spaced()
+        self._find, self._schedule = find, schedule
+        self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
-        self._depth = 0
-        self.skipped = 0
-        self._open: _OpenStep | None = None
+        self.step = self.skipped = 0
+        self._adopt(find())
+        count = len(self.watched.optimizers)
+        self._depths, self._own_steps = [0] * count, [0] * count
+        self._round: _Round | None = None
+
+    def start_at(self, step: int) -> None:
+        """Count on from a step that a run has got to before."""
+        self.step, self._own_steps = step, [step] * len(self._own_steps)
+
+    @property
+    def taken(self) -> int:
+        """Rounds in which an optimizer has stepped: the one that is open counts."""
+        return self.step + bool(self._round and self._round.stepped)
 
     def attach(self, sink: Sink, after_step: Callable[[], None] | None = None) -> None:
         """Register the hooks; measurements go to `sink`.
@@ -92,153 +98,235 @@ class Watcher:
                 meant for the user, and comes out of the optimizer's step.
         """
         self._sink, self._after_step = sink, after_step
-        for thing in (self._watched.optimizer, *self._watched.parameters):
-            _attached[id(thing)] = self
-        # torch.compile would trace into hooks; they are not for it to see.
-        before = torch.compiler.disable(self._before)
-        after = torch.compiler.disable(self._after)
-        optimizer = self._watched.optimizer
-        self._handles = [
-            optimizer.register_step_pre_hook(before),
-            optimizer.register_step_post_hook(after),
-        ]
+        self._hold()
+        for part, moved in enumerate(self.watched.optimizers):
+            # torch.compile would trace into hooks; they are not for it to see.
+            before = torch.compiler.disable(functools.partial(self._before, part))
+            after = torch.compiler.disable(functools.partial(self._after, part))
+            self._handles += [
+                moved.optimizer.register_step_pre_hook(before),
+                moved.optimizer.register_step_post_hook(after),
+            ]
 
     def detach(self) -> None:
-        """Remove the hooks; calling it again does nothing."""
+        """Remove the hooks, end an open round; calling it again does nothing."""
         for handle in self._handles:
             handle.remove()
+        if self._handles and self._round is not None and self._round.stepped:
+            try:
+                self._end_round(self._round)
+            except Exception as error:
+                self._sink.fail("measuring", error)
         self._handles.clear()
-        for key in [key for key, watcher in _attached.items() if watcher is self]:
-            del _attached[key]
+        self._let_go()
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._depth and _step_calls(optimizer) > 1:
-            self._depth += 1  # a subclass's step has called its parent's
+    def _before(
+        self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
+    ) -> None:
+        if self._depths[part] and is_nested_step(optimizer):
+            self._depths[part] += 1  # a subclass's step has called its parent's
             return
-        self._depth, self._open = 1, None
-        if not self._schedule(self.step):
-            return
-        if not self._sink.has_room():
-            self.skipped += 1
-            return
+        self._depths[part] = 1
         try:
-            self._open = self._measure_before(_has_closure(args, kwargs))
+            current = self._round_of(part)
+            if current.measured is not None:
+                start = time.perf_counter()
+                follower = self._followers[part]
+                follower.before(has_closure(args, kwargs), count=current.counting)
+                current.seconds += time.perf_counter() - start
         except Exception as error:
             self._give_up(error)
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._depth -= 1
-        if self._depth:
+    def _after(
+        self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
+    ) -> None:
+        self._depths[part] -= 1
+        if self._depths[part]:
             return
-        if self._open is not None:
-            try:
-                self._measure_after(self._open)
-            except Exception as error:
-                self._give_up(error)
-            self._open = None
-        self.step += 1
+        current = self._round or _Round()
+        try:
+            if current.measured is not None:
+                start = time.perf_counter()
+                self._followers[part].after()
+                current.measured[part] = self._own_steps[part]
+                current.seconds += time.perf_counter() - start
+            current.stepped.add(part)
+            self._own_steps[part] += 1
+            if len(current.stepped) == len(self._depths):
+                self._end_round(current)
+        except Exception as error:
+            self._give_up(error)
         if self._after_step is not None:
             self._after_step()
 
-    def _measure_before(self, has_closure: bool) -> "_OpenStep":
+    def _round_of(self, part: int) -> "_Round":
+        """The round that this optimizer's next step belongs to."""
+        current = self._round
+        if current is not None and part in current.stepped:
+            self._end_round(current)
+        elif current is not None and current.stepped:
+            return current
+        self._round = _Round()
+        if self._schedule(self.step):
+            if self._sink.has_room():
+                self._begin(self._round)
+            else:
+                self.skipped += 1
+        return self._round
+
+    def _begin(self, opened: "_Round") -> None:
+        if not all(moved.is_current() for moved in self.watched.optimizers):
+            self._renew()
+        opened.measured = {}
+        opened.counting = self._histograms and self._histogram_due(self.step)
+
+    def _end_round(self, ended: "_Round") -> None:
+        self._round = None
+        step, self.step = self.step, self.step + 1
+        if not ended.measured:
+            return
         start = time.perf_counter()
-        optimizer, adapter = self._watched.optimizer, self._watched.adapter
-        # A closure computes the gradients inside the step: those here are stale.
-        grads = [None if has_closure else _dense(p.grad) for p in self._parameters]
-        momenta = [adapter.momentum(optimizer, p) for p in self._parameters]
-        groups = [
-            capture(group, self._rotation(index))
-            for index, group in enumerate(optimizer.param_groups)
-        ]
-        limits = self._limits()
-        counted = None
-        if self._histograms is not None and self._histogram_due(self.step):
-            counted = self._histograms.take(grads)
-        self._kernel.before(grads, momenta, limits)
-        return _OpenStep(grads, groups, limits, counted, time.perf_counter() - start)
-
-    def _rotation(self, group: int) -> float:
-        """The angle that the optimizer imposes on a group's layers, if it does."""
-        if group not in self._rotational_groups:
-            return math.nan
-        optimizer = self._watched.optimizer
-        return imposed_rotation(optimizer, optimizer.param_groups[group])
-
-    def _limits(self) -> list[float]:
-        """Per layer, half the width of the box that weight decay holds weights in."""
-        subject = self._watched.subject
-        groups = self._watched.optimizer.param_groups
-        of_group = [
-            box_limit(group) if kind in DECOUPLED else math.inf
-            for group, kind in zip(groups, subject.optimizer.kinds, strict=True)
-        ]
-        return [
-            # a norm that is kept knows no box
-            math.inf if layer.rotational else of_group[layer.group]
-            for layer in subject.layers
-        ]
-
-    def _measure_after(self, opened: "_OpenStep") -> None:
-        start = time.perf_counter()
-        optimizer, adapter = self._watched.optimizer, self._watched.adapter
-        momenta = [adapter.momentum(optimizer, p) for p in self._parameters]
-        layers = self._watched.subject.layers
-        seconds = [
-            adapter.second_moment(optimizer, p, layer.group)
-            for p, layer in zip(self._parameters, layers, strict=True)
-        ]
-        self._kernel.after(opened.grads, momenta, seconds)
         fetch = self._kernel.ship()
-        groups = opened.groups
-        spent = opened.seconds + time.perf_counter() - start
+        followers = self._followers
+        stepped = [f for part, f in enumerate(followers) if part in ended.measured]
+        layers = len(self.watched.subject.layers)
+        has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
+        for follower in stepped:
+            at = list(follower.moved.layers)
+            has_grad[at] = [grad is not None for grad in follower.grads]
+            limits[at] = follower.limits
+            follower.grads = []  # the training may want to free them
+        counts = [f.counts for f in stepped] if ended.counting else []
         self._sink.put(
             Measurement(
-                step=self.step,
+                subject=self.watched.subject,
+                step=step,
+                own_steps=tuple(map(ended.measured.get, range(len(followers)))),
                 wall_time=time.time(),
-                groups=lambda: tuple(read() for read in groups),
-                has_grad=np.array([grad is not None for grad in opened.grads]),
-                limits=np.array(opened.limits),
+                groups=_groups(followers, ended.measured),
+                has_grad=has_grad,
+                limits=limits,
                 fetch=fetch,
-                nbytes=self._kernel.nbytes + self._histogram_bytes(opened),
-                hook_seconds=spent,
+                nbytes=self._kernel.nbytes + sum(c.nbytes for c in counts),
+                hook_seconds=ended.seconds + time.perf_counter() - start,
                 skipped=self.skipped,
-                histograms=opened.histograms,
+                histograms=_joined(counts, layers) if counts else None,
             )
         )
         self.skipped = 0
 
-    def _histogram_bytes(self, opened: "_OpenStep") -> int:
-        if self._histograms is None or opened.histograms is None:
-            return 0
-        return self._histograms.nbytes
+    def _adopt(self, watched: Watched) -> None:
+        """Measure this from now on."""
+        _refuse_double(watched)
+        self.watched = watched
+        norms = {channels.layer for channels in watched.subject.normalization}
+        part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
+        layers = watched.subject.layers
+        self._kernel = Kernel(
+            [
+                Spec(
+                    parameter,
+                    rows=layer.rows > 0,
+                    channels=index in norms,
+                    part=part_of[index],
+                )
+                for index, (parameter, layer) in enumerate(
+                    zip(watched.parameters, layers, strict=True)
+                )
+            ]
+        )
+        self._followers = [
+            Follower(moved, watched.subject, self._kernel, part)
+            for part, moved in enumerate(watched.optimizers)
+        ]
+
+    def _renew(self) -> None:
+        """Find out anew what is there to measure: parameters came or went."""
+        before = {layer.name for layer in self.watched.subject.layers}
+        self._let_go()
+        self._adopt(self._find())
+        self._hold()
+        after = {layer.name for layer in self.watched.subject.layers}
+        changes = [
+            f"{what} {', '.join(sorted(names)[:5])}"
+            for what, names in (("new:", after - before), ("gone:", before - after))
+            if names
+        ]
+        self._sink.note(
+            f"the optimizer's parameters changed before step {self.step} "
+            f"({'; '.join(changes) or 'replaced under the same names'}); "
+            "predictions that follow the run start anew there"
+        )
+
+    def _hold(self) -> None:
+        moved = self.watched.optimizers
+        for thing in (*(m.optimizer for m in moved), *self.watched.parameters):
+            _attached[id(thing)] = self
+
+    def _let_go(self) -> None:
+        for key in [key for key, watcher in _attached.items() if watcher is self]:
+            del _attached[key]
 
     def _give_up(self, error: Exception) -> None:
-        self._open = None
+        self._round = None
         self.detach()
         self._sink.fail("measuring", error)
 
-    @property
-    def _parameters(self) -> tuple[torch.nn.Parameter, ...]:
-        return self._watched.parameters
+
+@dataclasses.dataclass
+class _Round:
+    """Steps that are counted as one.
+
+    Attributes:
+        measured: per optimizer that was measured, the number of its own step; None
+            where this round is not measured.
+        stepped: optimizers that have stepped.
+        counting: whether histograms are taken.
+        seconds: what the hooks have cost.
+    """
+
+    measured: dict[int, int] | None = None
+    stepped: set[int] = dataclasses.field(default_factory=set)
+    counting: bool = False
+    seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class _OpenStep:
-    """What the pre-hook hands to the post-hook."""
+def _groups(
+    followers: Sequence[Follower], measured: Container[int]
+) -> Callable[[], tuple[GroupState, ...]]:
+    """Reads every group's hyperparameters; unknown where an optimizer did not step."""
+    readers: list[Callable[[], GroupState]] = []
+    for part, follower in enumerate(followers):
+        count = len(follower.moved.optimizer.param_groups)
+        readers += follower.groups if part in measured else [_unknown] * count
+    return lambda: tuple(read() for read in readers)
 
-    grads: list[torch.Tensor | None]
-    groups: list[Callable[[], GroupState]]
-    limits: list[float]
-    histograms: Callable[[], npt.NDArray[np.int64]] | None
-    seconds: float
+
+def _unknown() -> GroupState:
+    return GroupState(lr=np.nan, weight_decay=np.nan)
+
+
+def _joined(
+    counts: Sequence[Counts], layers: int
+) -> Callable[[], npt.NDArray[np.int64]]:
+    """Gives the counts of all layers, 0 where an optimizer did not step."""
+
+    def read() -> npt.NDArray[np.int64]:
+        joined = np.zeros((2, layers, BINS), np.int64)
+        for each in counts:
+            joined[:, each.layers] = each.fetch()
+        return joined
+
+    return read
 
 
 def _refuse_double(watched: Watched) -> None:
-    if id(watched.optimizer) in _attached:
-        raise UnwatchableError(
-            "this optimizer is being watched already; leave the first "
-            "dynoscope.watch block before opening another"
-        )
+    for moved in watched.optimizers:
+        if id(moved.optimizer) in _attached:
+            raise UnwatchableError(
+                "this optimizer is being watched already; leave the first "
+                "dynoscope.watch block before opening another"
+            )
     layers = watched.subject.layers
     for parameter, layer in zip(watched.parameters, layers, strict=True):
         if id(parameter) in _attached:
@@ -246,28 +334,3 @@ def _refuse_double(watched: Watched) -> None:
                 f"{layer.name!r} is in two watched optimizers; its steps could "
                 f"not be told apart. Pass exclude={layer.name!r} to one watch"
             )
-
-
-def _dense(grad: torch.Tensor | None) -> torch.Tensor | None:
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad
-
-
-def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    # Hooks are given the arguments of step with or without self, by version.
-    candidates = (*args, kwargs.get("closure"))
-    return any(callable(c) for c in candidates)
-
-
-def _step_calls(optimizer: torch.optim.Optimizer) -> int:
-    """How many calls of this optimizer's step are running now.
-
-    Tells a step inside a step from a step after one that raised: torch runs no
-    post-hook when a step raises, so counting hooks alone would lose track.
-    """
-    calls = 0
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if "profile_hook_step" in frame.f_code.co_qualname:
-            calls += frame.f_locals.get("self") is optimizer
-        frame = frame.f_back
-    return calls

@@ -9,6 +9,7 @@ import pyarrow as pa
 from dynoscope.errors import FindingError, UnwatchableError
 from dynoscope.findings.finding import Finding
 from dynoscope.findings.judge import Judge
+from dynoscope.measurement import Subject
 
 __all__ = ["Herald", "OnFinding"]
 
@@ -47,6 +48,10 @@ class Herald:
     def problems(self) -> list[str]:
         """Which rules failed, and why."""
         return self._judge.problems
+
+    def restart(self, subject: Subject) -> None:
+        """Begin anew with other layers; see `Judge.restart`."""
+        self._judge.restart(subject)
 
     def feed(self, tables: Mapping[str, pa.Table]) -> list[Finding]:
         """Take in rows; see `Judge.feed`."""

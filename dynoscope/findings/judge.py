@@ -44,9 +44,15 @@ class Judge:
         thresholds: Thresholds | None = None,
         rules: Mapping[str, Rule] | None = None,
     ) -> None:
-        self._subject = subject
         self._thresholds = thresholds or Thresholds()
         self._rules = dict(RULES if rules is None else rules)
+        self._said: set[tuple[str, str]] = set()
+        self.problems: list[str] = []
+        self.restart(subject)
+
+    def restart(self, subject: Subject) -> None:
+        """Begin anew, with other layers; what was said is not said again."""
+        self._subject = subject
         self._names = [layer.name for layer in subject.layers]
         norms = subject.normalization
         self._history = History(len(self._names))
@@ -56,8 +62,6 @@ class Judge:
         self._latest: list[Block] = []
         self._next_look = SHORTEST
         self._calm = True  # no NaN so far
-        self._said: set[tuple[str, str]] = set()
-        self.problems: list[str] = []
 
     def feed(self, tables: Mapping[str, pa.Table]) -> list[Finding]:
         """Take in rows of `layers` and `normalization`, of the same steps.
@@ -67,7 +71,7 @@ class Judge:
         """
         layers = pivot(tables["layers"], "layer", self._names)
         norms = None
-        if self._channels.names:
+        if "normalization" in tables and self._channels.names:
             norms = pivot(tables["normalization"], "layer", self._channels.names)
         found: list[Finding] = []
         for piece in self._pieces(layers):

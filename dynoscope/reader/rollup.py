@@ -1,8 +1,10 @@
 """Modules and whole models, rolled up exactly from the rows of their layers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dynoscope.measurement import FloatArray
@@ -16,6 +18,18 @@ __all__ = [
     "roll_up_frame",
     "roll_ups_of",
 ]
+
+_ZEROED: Final = (
+    "numel",
+    "nonfinite",
+    "weight_norm",
+    "weight_max",
+    "update_norm",
+    "weight_update_cos",
+    "angular_update",
+    "unmoved_share",
+)
+"""What a layer that is not there has 0 of; what else it has is not known: NaN."""
 
 
 def is_roll_up(name: str) -> bool:
@@ -70,7 +84,7 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     arrays = {key: frame.to_numpy(dtype=float) for key, frame in wide.items()}
     rolled = {
         "step": wide["numel"].index.to_numpy(),
-        "wall_time": arrays["wall_time"].max(axis=1),
+        "wall_time": np.nanmax(arrays["wall_time"], axis=1),
         "layer": name,
         **roll_up_columns(arrays),
     }
@@ -81,6 +95,9 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Columns of a roll-up from those of its layers.
 
+    A layer that has no row at a step, since its optimizer did not step in that round,
+    adds nothing there.
+
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
             each of shape (steps, layers).
@@ -88,16 +105,33 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     Returns:
         The same columns, each of shape (steps,).
     """
+    absent = np.isnan(arrays["nonfinite"])
+    if absent.any():
+        arrays = _without(absent, arrays)
     sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
     return {
         "numel": sums.numel,
-        "lr": _common(arrays["lr"]),
-        "weight_decay": _common(arrays["weight_decay"]),
+        "lr": _common(arrays["lr"], absent),
+        "weight_decay": _common(arrays["weight_decay"], absent),
         "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"]),
         "effective_weight_decay": _effective_weight_decay(arrays),
         **derive(sums),
-        **_predictions(arrays),
+        **_predictions(arrays, absent),
     }
+
+
+def _without(
+    absent: npt.NDArray[np.bool_], arrays: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Columns in which layers without a row are nothing: no weights, no update."""
+    present = {
+        name: np.where(absent, 0.0 if name in _ZEROED else np.nan, column)
+        for name, column in arrays.items()
+    }
+    for name in arrays:
+        if name.startswith(("pred_", "traj_")):
+            present[name] = np.where(absent, 0.0, arrays[name])
+    return present
 
 
 def _effective_weight_decay(arrays: Mapping[str, FloatArray]) -> FloatArray:
@@ -111,13 +145,15 @@ def _effective_weight_decay(arrays: Mapping[str, FloatArray]) -> FloatArray:
     return decay
 
 
-def _predictions(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def _predictions(
+    arrays: Mapping[str, FloatArray], absent: npt.NDArray[np.bool_]
+) -> dict[str, FloatArray]:
     return {
         **_turning(arrays, "pred_"),
         **_turning(arrays, "pred_effective_"),
         **_turning(arrays, "traj_"),
         "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
-        "pred_half_life": _common(arrays["pred_half_life"]),
+        "pred_half_life": _common(arrays["pred_half_life"], absent),
     }
 
 
@@ -133,6 +169,7 @@ def _turning(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatAr
     }
 
 
-def _common(values: FloatArray) -> FloatArray:
+def _common(values: FloatArray, absent: npt.NDArray[np.bool_]) -> FloatArray:
     """The value along the last axis where all agree, else NaN."""
-    return np.where((values == values[:, :1]).all(axis=1), values[:, 0], np.nan)
+    first = np.take_along_axis(values, absent.argmin(axis=1)[:, None], axis=1)
+    return np.where(((values == first) | absent).all(axis=1), first[:, 0], np.nan)

@@ -31,6 +31,8 @@ def histogram_columns(
             continue
         of_quantity = measurement.histograms()
         for at, layer in enumerate(layers):
+            if not of_quantity[0, at].any():
+                continue  # its optimizer did not step
             for quantity, counts in zip(QUANTITIES, of_quantity[:, at], strict=True):
                 if quantity == "gradient" and not measurement.has_grad[at]:
                     continue

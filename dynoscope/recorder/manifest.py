@@ -42,19 +42,11 @@ class Manifest:
             "status": "running",
             "exception": None,
             "created": time.time(),
+            "revision": 0,  # grows when what was read before is stale
             "ended": None,
             "progress": {"step": None, "measured": 0, "skipped": 0, "lost": 0},
             "problems": [],
-            "model": {
-                "name": subject.model,
-                "parameters": sum(layer.numel for layer in subject.layers),
-            },
-            "optimizer": plain(subject.optimizer),
-            "layers": [
-                {**plain(layer), "numel": layer.numel} for layer in subject.layers
-            ],
-            "normalization": plain(subject.normalization),
-            "unwatched": dict(subject.unwatched),
+            **_described(subject),
             **plain(settings),
             "versions": _versions(),
             "git": _git(),
@@ -62,6 +54,18 @@ class Manifest:
         manifest = cls(run, content)
         manifest.beat()
         return manifest
+
+    def change(self, subject: Subject) -> None:
+        """Other layers are watched from now on; those of before stay listed."""
+        now = _described(subject)
+        for table in ("layers", "normalization"):
+            names = {entry["name"] for entry in now[table]}
+            gone = [old for old in self.content[table] if old["name"] not in names]
+            if table == "normalization":
+                gone = []  # it points into the layers, whose places have changed
+            now[table] += gone
+        self.content.update(now)
+        self.content["revision"] += 1
 
     def beat(self) -> None:
         """Say that the writer is alive, and who it is."""
@@ -73,6 +77,20 @@ class Manifest:
         temporary = self._path.with_name(self._path.name + TEMPORARY)
         temporary.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
         temporary.replace(self._path)
+
+
+def _described(subject: Subject) -> dict[str, Any]:
+    return {
+        "model": {
+            "name": subject.model,
+            "parameters": sum(layer.numel for layer in subject.layers),
+        },
+        "optimizer": plain(subject.optimizer),
+        "optimizers": plain(subject.optimizers),
+        "layers": [{**plain(layer), "numel": layer.numel} for layer in subject.layers],
+        "normalization": plain(subject.normalization),
+        "unwatched": dict(subject.unwatched),
+    }
 
 
 def plain(value: Any) -> Any:

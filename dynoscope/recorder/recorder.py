@@ -15,14 +15,10 @@ import pyarrow as pa
 
 from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
+from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import (
-    TableBuilder,
-    finding_columns,
-    row_batch,
-    scalar_columns,
-)
+from dynoscope.recorder.tables import finding_columns, row_batch, scalar_columns
 from dynoscope.schema.arrow import arrow_schema
 
 __all__ = ["Judge", "Recorder"]
@@ -58,6 +54,9 @@ class Judge(Protocol):
     def problems(self) -> Sequence[str]:
         """What went wrong in it."""
 
+    def restart(self, subject: Subject) -> None:
+        """Begin anew: what is watched has changed."""
+
     def feed(self, tables: Mapping[str, pa.Table]) -> Sequence[Found]:
         """Take in new rows of each table; give what was found."""
 
@@ -86,6 +85,7 @@ class Recorder:
         judge: Judge | None = None,
     ) -> None:
         self._run, self._strict, self._judge = run, strict, judge
+        self._subject = subject
         self._manifest = Manifest.create(run, subject, settings)
         self._builder = TableBuilder(subject)
         self._writers: dict[str, TableWriter] = {}
@@ -231,7 +231,8 @@ class Recorder:
     def _drain(self) -> None:
         measurements = _drained(self._measurements)
         while batch := list(itertools.islice(measurements, BATCH)):
-            self._record(batch)
+            for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
+                self._record(list(alike))
         rows = [
             (entry.step, entry.wall_time, entry.name, entry.fetch())
             for entry in _drained(self._scalars)
@@ -244,6 +245,8 @@ class Recorder:
             self._beat()
 
     def _record(self, batch: list[Measurement]) -> None:
+        if batch[0].subject is not self._subject:
+            self._change(batch[0].subject)
         built = self._builder.build(batch)
         for name, columns in built.items():
             self._table(name).append(columns)
@@ -259,6 +262,13 @@ class Recorder:
         for problem in self._builder.problems:
             self.note(problem)
         self._ask(lambda judge: judge.feed(_as_tables(built)))
+
+    def _change(self, subject: Subject) -> None:
+        """Go on with other layers than before."""
+        self._subject, self._builder = subject, TableBuilder(subject)
+        self._manifest.change(subject)
+        if self._judge is not None:
+            self._judge.restart(subject)
 
     def _ask(self, ask: Callable[[Judge], Sequence[Found]]) -> None:
         """Ask the judge, who may fail without harm to the recording."""

@@ -1,4 +1,4 @@
-"""A batch of measurements to the rows of each table."""
+"""Measured steps of one optimizer to the rows of each table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,24 @@ from dynoscope.measurement import (
     GroupState,
     Host,
     Layer,
-    Measurement,
     Rows,
     Subject,
 )
 from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
-from dynoscope.recorder.histograms import histogram_columns
 from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
+from dynoscope.recorder.rounds import Observed
 from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["TableBuilder", "finding_columns", "row_batch", "scalar_columns"]
+__all__ = ["PartTables", "arrays", "finding_columns", "row_batch", "scalar_columns"]
 
 Columns = Mapping[str, Any]
 
@@ -40,15 +39,16 @@ _OF_SECOND_MOMENT = ("scaled_grad_sq", "weight_scaled_grad")
 _OF_MOMENTUM = ("momentum_sq", "momentum_grad")
 
 
-class TableBuilder:
-    """Derives metrics and predictions; keeps what they need from step to step.
+class PartTables:
+    """Rows of one optimizer's layers; keeps what predictions need from step to step.
 
     Args:
-        subject: what is watched.
+        subject: what it moves.
+        first_group: where its parameter groups begin among those of all optimizers.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+    def __init__(self, subject: Subject, first_group: int = 0) -> None:
+        self._subject, self._first_group = subject, first_group
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
         decoupled = [kind in DECOUPLED for kind in subject.optimizer.kinds]
@@ -67,35 +67,36 @@ class TableBuilder:
         """What could not be predicted, and why."""
         return [*self._predictor.problems, *self._trajectories.problems]
 
-    def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
-        """Rows of every table for consecutive measurements, in their order."""
-        hosts = [measurement.fetch() for measurement in batch]
-        groups = [measurement.groups() for measurement in batch]
-        steps = np.array([m.step for m in batch])
-        times = np.array([m.wall_time for m in batch])
-        has_grad = np.stack([m.has_grad for m in batch])
-        boxed = np.stack([np.isfinite(m.limits) for m in batch]) * self._numel
+    def build(self, batch: Sequence[Observed]) -> dict[str, list[pa.Array]]:
+        """Rows of every table for consecutive measured steps, in their order."""
+        rounds = np.array([seen.step for seen in batch])
+        steps = np.array([seen.own_step for seen in batch])
+        hosts = [seen.host for seen in batch]
+        groups = [seen.groups for seen in batch]
         tables: dict[str, Columns] = {
-            "layers": self._layers(steps, times, hosts, groups, has_grad, boxed),
-            "groups": self._groups(steps, groups),
+            "layers": self._layers(rounds, steps, batch, groups),
+            "groups": self._groups(rounds, groups),
         }
         if self._with_rows:
-            tables["neurons"] = self._neurons(steps, hosts)
+            tables["neurons"] = self._neurons(rounds, hosts)
         if self._subject.normalization:
-            tables["normalization"] = self._channels.columns(steps, hosts, groups)
-        if any(m.histograms is not None for m in batch):
-            tables["histograms"] = histogram_columns(self._names.to_pylist(), batch)
-        return {name: _arrays(name, columns) for name, columns in tables.items()}
+            tables["normalization"] = {
+                **self._channels.columns(steps, hosts, groups),
+                "step": np.repeat(rounds, len(self._subject.normalization)),
+            }
+        return {name: arrays(name, columns) for name, columns in tables.items()}
 
     def _layers(
         self,
+        rounds: npt.NDArray[np.int64],
         steps: npt.NDArray[np.int64],
-        times: FloatArray,
-        hosts: Sequence[Host],
+        batch: Sequence[Observed],
         groups: list[tuple[GroupState, ...]],
-        has_grad: npt.NDArray[np.bool_],
-        boxed: FloatArray,
     ) -> Columns:
+        times = np.array([seen.wall_time for seen in batch])
+        has_grad = np.stack([seen.has_grad for seen in batch])
+        boxed = np.stack([np.isfinite(seen.limits) for seen in batch]) * self._numel
+        hosts = [seen.host for seen in batch]
         sums = np.stack([host.sums for host in hosts])
         named = LayerSums.of(self._numel, sums, boxed)
         for name in (*_OF_GRADIENT, *_OF_SECOND_MOMENT):
@@ -115,7 +116,7 @@ class TableBuilder:
         }
         layers = len(self._numel)
         return {
-            "step": np.repeat(steps, layers),
+            "step": np.repeat(rounds, layers),
             "wall_time": np.repeat(times, layers),
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "numel": np.tile(self._numel, len(hosts)),
@@ -157,7 +158,7 @@ class TableBuilder:
         count = len(groups[0])
         return {
             "step": np.repeat(steps, count),
-            "group": np.tile(np.arange(count), len(groups)),
+            "group": np.tile(self._first_group + np.arange(count), len(groups)),
             **{
                 name: _per_group(groups, name)
                 for name in TABLES["groups"].names("setting")
@@ -187,7 +188,7 @@ def scalar_columns(rows: Sequence[tuple[int, float, str, float]]) -> list[pa.Arr
     """Rows (step, wall_time, name, value) of the `scalars` table."""
     names = TABLES["scalars"].names()
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    return _arrays("scalars", columns)
+    return arrays("scalars", columns)
 
 
 def row_batch(rows: Rows) -> pa.RecordBatch:
@@ -195,14 +196,14 @@ def row_batch(rows: Rows) -> pa.RecordBatch:
     values = np.broadcast_arrays(*rows.columns.values())
     columns = dict(zip(rows.columns, values, strict=True))
     schema = arrow_schema(rows.table)
-    return pa.record_batch(_arrays(rows.table, columns), schema=schema)
+    return pa.record_batch(arrays(rows.table, columns), schema=schema)
 
 
 def finding_columns(rows: Sequence[Mapping[str, Any]]) -> list[pa.Array]:
     """Rows of the `findings` table; evidence is a mapping from names to numbers."""
     columns = {name: [row[name] for row in rows] for name in TABLES["findings"].names()}
     columns["evidence"] = [json.dumps(plain(each)) for each in columns["evidence"]]
-    return _arrays("findings", columns)
+    return arrays("findings", columns)
 
 
 def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:
@@ -210,7 +211,8 @@ def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:
     return np.array([[getattr(state, name) for state in step] for step in groups])
 
 
-def _arrays(table: str, columns: Columns) -> list[pa.Array]:
+def arrays(table: str, columns: Columns) -> list[pa.Array]:
+    """A table's columns as it is written."""
     return [_array(columns[field.name], field.type) for field in arrow_schema(table)]
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import dynoscope
 from dynoscope.metrics.sums import Kernel
 from dynoscope.recorder import recorder
+from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import TableBuilder
 from tests.networks import OPTIMIZERS, Digits, MixedNet, mixed_loss, train
 
 

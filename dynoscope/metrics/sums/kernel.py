@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,19 +16,27 @@ from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, count_nonfini
 __all__ = ["Kernel"]
 
 
+class _Member(NamedTuple):
+    """A block of a part, and which of the part's specs it is for."""
+
+    at: list[int]
+    block: Block
+    pack: Pack
+
+
 class Kernel:
     """The sums of some parameters, before and after an optimizer step.
 
     Call `before`, let the optimizer step, call `after`; then `ship` starts one
     asynchronous copy per device and returns a function that waits for the
-    numbers, to be called on any thread. Arguments are in the order of the
-    specs; None stands for a tensor that does not exist, whose sums are 0.
+    numbers, to be called on any thread. Several optimizers do the first two in
+    any order, each for its part. Arguments are in the order of the part's specs;
+    None stands for a tensor that does not exist, whose sums are 0.
     """
 
     def __init__(self, specs: Sequence[Spec]) -> None:
         wide = any(spec.parameter.dtype == torch.float64 for spec in specs)
         dtype = torch.float64 if wide else torch.float32
-        self._parameters = [spec.parameter for spec in specs]
         devices: dict[torch.device, list[list[int]]] = collections.defaultdict(list)
         for group in _groups(specs):
             devices[specs[group[0]].parameter.device].append(group)
@@ -38,7 +47,13 @@ class Kernel:
             ]
         )
         self._packs: list[Pack] = []
-        self._blocks: list[tuple[list[int], Block, Pack]] = []
+        self._parts: dict[int, list[_Member]] = collections.defaultdict(list)
+        self._of_part = {
+            part: [spec.parameter for spec in specs if spec.part == part]
+            for part in {spec.part for spec in specs}
+        }
+        self._taken: set[int] = set()  # parts that are in the packs
+        at = _positions(specs)
         for device, groups in devices.items():
             pack = Pack(self._packing.shapes(len(self._packs)), dtype, device)
             self._packs.append(pack)
@@ -46,7 +61,10 @@ class Kernel:
             scratch = Scratch(max(cuts), pack)
             for group in groups:
                 members = [specs[i] for i in group]
-                self._blocks.append((group, _block(members, pack, scratch), pack))
+                block = _block(members, pack, scratch)
+                self._parts[members[0].part].append(
+                    _Member([at[i] for i in group], block, pack)
+                )
 
     @property
     def nbytes(self) -> int:
@@ -54,36 +72,59 @@ class Kernel:
         return sum(pack.flat.nbytes for pack in self._packs)
 
     @torch.no_grad()
-    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        part: int = 0,
+    ) -> None:
         """Take what needs the momenta before the step; keep the weights.
 
         `limits` are beyond what |w| is counted as outside of a box, or infinite.
         """
-        for pack in self._packs:
-            pack.flat.zero_()
-        for group, block, _ in self._blocks:
+        self._clear(part)
+        for at, block, _ in self._parts[part]:
             block.before(
-                [grads[i] for i in group],
-                [momenta[i] for i in group],
-                [limits[i] for i in group],
+                [grads[i] for i in at],
+                [momenta[i] for i in at],
+                [limits[i] for i in at],
             )
 
+    def _clear(self, part: int) -> None:
+        """Forget the last step, or what a step that raised has left."""
+        if part in self._taken:
+            for _, block, _ in self._parts[part]:
+                block.sums.zero_()
+        elif not self._taken:
+            for pack in self._packs:
+                pack.flat.zero_()
+        self._taken.add(part)
+
     @torch.no_grad()
-    def after(self, grads: Tensors, momenta: Tensors, seconds: SecondMoments) -> None:
+    def after(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        seconds: SecondMoments,
+        part: int = 0,
+    ) -> None:
         """Take what needs the weights, and the second moments, after the step."""
-        for group, block, _ in self._blocks:
-            block.after([grads[i] for i in group], [seconds[i] for i in group])
+        members, parameters = self._parts[part], self._of_part[part]
+        for at, block, _ in members:
+            block.after([grads[i] for i in at], [seconds[i] for i in at])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
         dirty = {pack for pack in self._packs if not pack.is_known_finite()}
-        for group, block, pack in self._blocks:
+        for at, block, pack in members:
             if pack in dirty:
-                for k, i in enumerate(group):
-                    tensors = (self._parameters[i], grads[i], momenta[i])
+                for k, i in enumerate(at):
+                    tensors = (parameters[i], grads[i], momenta[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
 
     def ship(self) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them."""
+        self._taken.clear()
         waits = [pack.ship() for pack in self._packs]
         return lambda: self._packing.unpack([wait() for wait in waits])
 
@@ -94,6 +135,16 @@ def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     for i, spec in enumerate(specs):
         groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
+
+
+def _positions(specs: Sequence[Spec]) -> list[int]:
+    """Where each spec stands among those of its part."""
+    count: collections.Counter[int] = collections.Counter()
+    positions = []
+    for spec in specs:
+        positions.append(count[spec.part])
+        count[spec.part] += 1
+    return positions
 
 
 def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:

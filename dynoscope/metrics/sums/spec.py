@@ -29,11 +29,13 @@ class Spec:
         parameter: the tensor to watch.
         rows: whether its output rows are measured one by one.
         channels: whether its elements are kept one by one (a normalization).
+        part: index of the optimizer that moves it.
     """
 
     parameter: Tensor
     rows: bool = False
     channels: bool = False
+    part: int = 0
 
     @property
     def is_small(self) -> bool:
@@ -45,7 +47,7 @@ class Spec:
         """Small layers alike in this are stacked: vectors, and matrices of a shape."""
         numel = self.parameter.numel()
         size = 0 if not self.rows and numel <= VECTOR else numel
-        return (self.parameter.device, self.row_length, size)
+        return (self.part, self.parameter.device, self.row_length, size)
 
     @property
     def row_length(self) -> int:

@@ -1,0 +1,164 @@
+"""What is taken from one optimizer, around its step."""
+
+import math
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
+from dynoscope.hooks.subject import Moved
+from dynoscope.measurement import GroupState, Subject
+from dynoscope.metrics.sums import Histograms, Kernel
+from dynoscope.theory import DECOUPLED
+
+__all__ = ["Counts", "Follower", "has_closure", "is_nested_step"]
+
+
+class Counts(NamedTuple):
+    """Histograms of some layers, on their way.
+
+    Attributes:
+        layers: where the layers stand among all.
+        fetch: gives counts of shape (2, layers, bins), as `Histograms.take` does.
+        nbytes: host memory held until then.
+    """
+
+    layers: list[int]
+    fetch: Callable[[], npt.NDArray[np.int64]]
+    nbytes: int
+
+
+class Follower:
+    """Takes the sums of one optimizer's layers, before and after its step.
+
+    Args:
+        moved: the optimizer and its layers.
+        subject: what is watched, of all optimizers.
+        kernel: takes the sums.
+        part: index of this optimizer in it.
+
+    Attributes:
+        moved: the same.
+        grads: gradients of the step that is being measured, layer by layer.
+        groups: gives each parameter group's hyperparameters at that step.
+        limits: half the width of the box that weight decay holds each layer in.
+        counts: histograms at the last step at which they were taken.
+    """
+
+    def __init__(
+        self, moved: Moved, subject: Subject, kernel: Kernel, part: int
+    ) -> None:
+        self.moved, self._kernel, self._part = moved, kernel, part
+        self._layers = [subject.layers[i] for i in moved.layers]
+        self._count_groups = len(moved.optimizer.param_groups)
+        kinds = subject.optimizer.kinds[moved.first_group :]
+        self._kinds = kinds[: self._count_groups]
+        self._rotational_groups = {
+            layer.group - moved.first_group
+            for layer in self._layers
+            if layer.rotational
+        }
+        self.grads: list[Tensor | None] = [None] * len(self._layers)
+        self.limits = [math.inf] * len(self._layers)
+        self.groups: list[Callable[[], GroupState]] = []
+        self.counts = Counts([], _nothing, 0)
+        self._histograms: Histograms | None = None
+
+    def before(self, has_closure: bool, *, count: bool) -> None:
+        """Take what is there before the step.
+
+        Args:
+            has_closure: whether the step was given a closure.
+            count: whether to take histograms, too.
+        """
+        moved = self.moved
+        # A closure computes the gradients inside the step: those here are stale.
+        self.grads = [None if has_closure else _dense(p.grad) for p in moved.parameters]
+        self.groups = [
+            capture(group, self._rotation(index))
+            for index, group in enumerate(self._groups)
+        ]
+        self.limits = self._box_limits()
+        if count:
+            self.counts = self._count()
+        self._kernel.before(self.grads, self._momenta(), self.limits, self._part)
+
+    def after(self) -> None:
+        """Take what the step has changed."""
+        moved = self.moved
+        seconds = [
+            moved.adapter.second_moment(
+                moved.optimizer, parameter, layer.group - moved.first_group
+            )
+            for parameter, layer in zip(moved.parameters, self._layers, strict=True)
+        ]
+        self._kernel.after(self.grads, self._momenta(), seconds, self._part)
+
+    def _count(self) -> "Counts":
+        if self._histograms is None:
+            self._histograms = Histograms(self.moved.parameters)
+        fetch = self._histograms.take(self.grads)
+        return Counts(list(self.moved.layers), fetch, self._histograms.nbytes)
+
+    def _momenta(self) -> list[Tensor | None]:
+        adapter, optimizer = self.moved.adapter, self.moved.optimizer
+        return [adapter.momentum(optimizer, p) for p in self.moved.parameters]
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameter groups, but those that were added a moment ago."""
+        return self.moved.optimizer.param_groups[: self._count_groups]
+
+    def _rotation(self, group: int) -> float:
+        """The angle that the optimizer imposes on a group's layers, if it does."""
+        if group not in self._rotational_groups:
+            return math.nan
+        optimizer = self.moved.optimizer
+        return imposed_rotation(optimizer, optimizer.param_groups[group])
+
+    def _box_limits(self) -> list[float]:
+        of_group = [
+            box_limit(group) if kind in DECOUPLED else math.inf
+            for group, kind in zip(self._groups, self._kinds, strict=True)
+        ]
+        first = self.moved.first_group
+        return [
+            # a norm that is kept knows no box
+            math.inf if layer.rotational else of_group[layer.group - first]
+            for layer in self._layers
+        ]
+
+
+def has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a step was called with a closure, by the arguments of its hook."""
+    # Hooks are given the arguments of step with or without self, by version.
+    return any(callable(each) for each in (*args, kwargs.get("closure")))
+
+
+def is_nested_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether this optimizer's step was called by its own step, as a parent's is.
+
+    Tells a step inside a step from a step after one that raised: torch runs no
+    post-hook when a step raises, so counting hooks alone would lose track.
+    """
+    calls = 0
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if "profile_hook_step" in frame.f_code.co_qualname:
+            calls += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return calls > 1
+
+
+def _nothing() -> npt.NDArray[np.int64]:
+    return np.zeros((2, 0, 0), np.int64)
+
+
+def _dense(grad: Tensor | None) -> Tensor | None:
+    return grad.to_dense() if grad is not None and grad.is_sparse else grad
