@@ -1,6 +1,7 @@
 """All sums of a step, over all layers and devices."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -9,11 +10,19 @@ import torch
 from dynoscope.measurement import Host, Sum
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
+from dynoscope.metrics.sums.native import Native, is_supported
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, count_nonfinite
 
 __all__ = ["Kernel"]
+
+
+class _Place(NamedTuple):
+    """Where sums are taken, and how; each has a packed tensor of its own."""
+
+    device: torch.device
+    native: bool
 
 
 class _Member(NamedTuple):
@@ -37,9 +46,14 @@ class Kernel:
     def __init__(self, specs: Sequence[Spec]) -> None:
         wide = any(spec.parameter.dtype == torch.float64 for spec in specs)
         dtype = torch.float64 if wide else torch.float32
-        devices: dict[torch.device, list[list[int]]] = collections.defaultdict(list)
+        specs = [
+            dataclasses.replace(spec, native=is_supported(spec.parameter))
+            for spec in specs
+        ]
+        devices: dict[_Place, list[list[int]]] = collections.defaultdict(list)
         for group in _groups(specs):
-            devices[specs[group[0]].parameter.device].append(group)
+            first = specs[group[0]]
+            devices[_Place(first.parameter.device, first.native)].append(group)
         self._packing = Packing(
             [
                 [specs[i].columns(i) for group in groups for i in group]
@@ -54,11 +68,15 @@ class Kernel:
         }
         self._taken: set[int] = set()  # parts that are in the packs
         at = _positions(specs)
-        for device, groups in devices.items():
-            pack = Pack(self._packing.shapes(len(self._packs)), dtype, device)
+        for place, groups in devices.items():
+            pack = Pack(
+                self._packing.shapes(len(self._packs)),
+                torch.float64 if place.native else dtype,
+                place.device,
+            )
             self._packs.append(pack)
             cuts = (cut for group in groups for cut in specs[group[0]].cuts)
-            scratch = Scratch(max(cuts), pack)
+            scratch = Scratch(0 if place.native else max(cuts), pack)
             for group in groups:
                 members = [specs[i] for i in group]
                 block = _block(members, pack, scratch)
@@ -133,7 +151,10 @@ def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     """Indices of the layers that are summed together."""
     groups: dict[Hashable, list[int]] = collections.defaultdict(list)
     for i, spec in enumerate(specs):
-        groups[spec.likeness if spec.is_small else i].append(i)
+        if spec.native:
+            groups["native", spec.part].append(i)
+        else:
+            groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
 
 
@@ -148,6 +169,8 @@ def _positions(specs: Sequence[Spec]) -> list[int]:
 
 
 def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:
+    if specs[0].native:
+        return Native(specs, pack)
     if specs[0].is_small:
         return Stack(specs, pack)
     return Large(specs[0], pack, scratch)

@@ -30,12 +30,14 @@ class Spec:
         rows: whether its output rows are measured one by one.
         channels: whether its elements are kept one by one (a normalization).
         part: index of the optimizer that moves it.
+        native: whether the compiled kernel takes its sums.
     """
 
     parameter: Tensor
     rows: bool = False
     channels: bool = False
     part: int = 0
+    native: bool = False
 
     @property
     def is_small(self) -> bool:
@@ -58,7 +60,7 @@ class Spec:
     def cuts(self) -> list[int]:
         """Sizes of its pieces, each of whole rows."""
         numel = self.parameter.numel()
-        if self.is_small or self.parameter.device.type != "cpu":
+        if self.is_small or self.native or self.parameter.device.type != "cpu":
             return [numel]
         row = self.row_length or 1
         size = min(max(PIECE // row, 1) * row, numel)

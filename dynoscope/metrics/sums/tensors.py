@@ -15,6 +15,7 @@ __all__ = [
     "count_far",
     "count_nonfinite",
     "flat",
+    "is_dense",
     "sum_units",
     "unit_rows",
 ]
@@ -108,6 +109,11 @@ def flat(x: Tensor, like: Tensor) -> Tensor:
     if x.stride() != like.stride():
         x = torch.empty_like(like, dtype=x.dtype).copy_(x)
     return x.as_strided((x.numel(),), (1,))
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether memory holds the elements without gaps, output rows one after another."""
+    return x.is_contiguous() or _is_channels_last(x)
 
 
 def _is_channels_last(x: Tensor) -> bool:
