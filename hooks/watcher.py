@@ -270,7 +270,7 @@ class Watcher:
     def _give_up(self, error: Exception) -> None:
         self._round = None
         self.detach()
-        self._sink.fail("measuring", error)
+        self._sink.fail("measuring failed and is off from now on", error)
 
 
 @dataclasses.dataclass

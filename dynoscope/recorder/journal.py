@@ -1,5 +1,6 @@
 """One table of a run: a journal that loses nothing, then a Parquet part."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dynoscope.recorder.stream import Stream
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import (
     TEMPORARY,
@@ -20,8 +22,14 @@ __all__ = ["TableWriter"]
 PART_ROWS: Final = 1 << 17
 """Rows after which a journal becomes a part."""
 
+PART_BYTES: Final = 64 << 20
+"""Size at which it does."""
+
 PART_SECONDS: Final = 60.0
-"""Age at which it does, however few they are."""
+"""Age at which it does, however little there is, while the run is young."""
+
+PART_SHARE: Final = 1 / 8
+"""That age as a share of the run's: a slow run has few files, however long it is."""
 
 
 class TableWriter:
@@ -29,6 +37,7 @@ class TableWriter:
 
     Rows reach the operating system before `append` returns, so they outlive
     the process however it ends. See `dynoscope.schema.folder` for the files.
+    After an error in any method the next call goes on where that is possible.
 
     Args:
         run: the run's folder.
@@ -38,10 +47,8 @@ class TableWriter:
     def __init__(self, run: Path, table: str) -> None:
         self._folder = run / table
         self._schema = arrow_schema(table)
-        self._batches: list[pa.RecordBatch] = []
-        self._rows, self._opened = 0, 0.0
-        self._sink: pa.NativeFile | None = None
-        self._stream: pa.RecordBatchStreamWriter | None = None
+        self._journal: Stream | None = None
+        self._rows, self._opened, self._began = 0, 0.0, time.monotonic()
         self._folder.mkdir(exist_ok=True)
         files = current_files(path.name for path in self._folder.iterdir())
         self._number = files[-1].number + 1 if files else 0
@@ -49,47 +56,67 @@ class TableWriter:
     def append(self, columns: list[pa.Array]) -> None:
         """Add rows: one array per column, in the schema's order."""
         batch = pa.record_batch(columns, schema=self._schema)
-        if not batch.num_rows:
-            return
-        if self._stream is None:
-            journal = self._folder / journal_name(self._number)
-            self._sink = pa.OSFile(str(journal), "wb")
-            self._stream = pa.ipc.new_stream(self._sink, self._schema)
-            self._opened = time.monotonic()
-        self._stream.write_batch(batch)
-        self._batches.append(batch)
-        self._rows += batch.num_rows
-        if self._rows >= PART_ROWS or time.monotonic() - self._opened > PART_SECONDS:
+        if self.is_full():
             self.flush()
+        if batch.num_rows:
+            self.write(batch.serialize(), batch.num_rows)
+
+    def write(self, message: pa.Buffer, rows: int) -> None:
+        """Add rows as `RecordBatch.serialize` gives them, in the table's schema."""
+        if self._journal is None:
+            self._folder.mkdir(exist_ok=True)
+            path = self._folder / journal_name(self._number)
+            self._journal = Stream(path, self._schema)
+            self._rows, self._opened = 0, time.monotonic()
+        self._journal.append(message)
+        self._rows += rows
+
+    def is_full(self) -> bool:
+        """Whether it is time for `flush`."""
+        if self._journal is None:
+            return False
+        age = time.monotonic() - self._opened
+        longest = max(PART_SECONDS, PART_SHARE * (self._opened - self._began))
+        is_large = self._rows >= PART_ROWS or self._journal.size >= PART_BYTES
+        return is_large or age > longest
 
     def flush(self) -> None:
-        """Turn the journal into a part."""
-        if self._stream is None:
+        """Turn the journal into a part; if that fails it stays, and is read."""
+        if self._journal is None:
             return
         part = self._folder / part_name(self._number)
         temporary = part.with_name(part.name + TEMPORARY)
+        journal, self._journal = self._journal, None
+        self._number += 1
+        journal.close()
+        try:
+            self._write_part(journal.read(), temporary)
+            temporary.replace(part)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                temporary.unlink()
+            raise
+        journal.path.unlink(missing_ok=True)
+
+    def is_deleted(self) -> bool:
+        """Whether someone has removed what was written here."""
+        if self._journal is not None:
+            return self._journal.is_deleted()
+        return not self._folder.is_dir()
+
+    def abandon(self) -> None:
+        """Let go of the files; the journal stays and is read."""
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = None
+
+    def _write_part(self, rows: pa.Table, path: Path) -> None:
         floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
         strings = [f.name for f in self._schema if pa.types.is_string(f.type)]
         pq.write_table(
-            pa.Table.from_batches(self._batches, self._schema),
-            temporary,
+            rows.combine_chunks(),
+            path,
             compression="zstd",
             use_dictionary=strings,
             use_byte_stream_split=floats,
         )
-        temporary.replace(part)
-        self._close_journal()
-        (self._folder / journal_name(self._number)).unlink()
-        self._number += 1
-        self._batches, self._rows = [], 0
-
-    def abandon(self) -> None:
-        """Close the file after an error; the journal stays and is read."""
-        self._batches.clear()
-        self._close_journal()
-
-    def _close_journal(self) -> None:
-        if self._stream is not None and self._sink is not None:
-            self._stream.close()
-            self._sink.close()
-        self._stream = self._sink = None

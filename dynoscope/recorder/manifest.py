@@ -1,5 +1,6 @@
 """run.json: what a run is, how it stands, and what went wrong in it."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -30,6 +31,7 @@ class Manifest:
     def __init__(self, run: Path, content: dict[str, Any]) -> None:
         self._path = run / MANIFEST
         self.content = content
+        self._mark: tuple[int, ...] = ()
 
     @classmethod
     def create(
@@ -44,7 +46,13 @@ class Manifest:
             "created": time.time(),
             "revision": 0,  # grows when what was read before is stale
             "ended": None,
-            "progress": {"step": None, "measured": 0, "skipped": 0, "lost": 0},
+            "progress": {
+                "step": None,
+                "measured": 0,
+                "skipped": 0,
+                "lost": 0,
+                "lost_rows": 0,  # logged numbers and the like
+            },
             "problems": [],
             **_described(subject),
             **plain(settings),
@@ -75,8 +83,43 @@ class Manifest:
     def write(self) -> None:
         """Replace the file."""
         temporary = self._path.with_name(self._path.name + TEMPORARY)
-        temporary.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
-        temporary.replace(self._path)
+        text = json.dumps(self.content, indent=1)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                temporary.unlink()
+            raise
+        self._mark = self._marked()
+
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        return self._path.exists()
+
+    def is_foreign(self) -> bool:
+        """Whether another run's manifest has taken the place of this one.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        mark = self._marked()
+        if mark == self._mark:
+            return False
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            identity = [found[key] for key in ("writer", "created")]
+        except (ValueError, KeyError, TypeError):
+            return False  # somebody is editing it; the next `write` mends it
+        if identity != [self.content[key] for key in ("writer", "created")]:
+            return True
+        self._mark = mark
+        return False
+
+    def _marked(self) -> tuple[int, ...]:
+        """What tells the file from any later one."""
+        found = self._path.stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _described(subject: Subject) -> dict[str, Any]:

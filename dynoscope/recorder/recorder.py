@@ -1,29 +1,28 @@
 """The writer thread: from the training's queue to the run folder."""
 
-import collections
+import dataclasses
 import itertools
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
 from dynoscope.recorder.builder import TableBuilder
-from dynoscope.recorder.journal import TableWriter
+from dynoscope.recorder.disk import Disk
+from dynoscope.recorder.inbox import Inbox
+from dynoscope.recorder.judging import Judge, Judging
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import finding_columns, row_batch, scalar_columns
-from dynoscope.schema.arrow import arrow_schema
+from dynoscope.recorder.tables import row_batch, scalar_columns
 
-__all__ = ["Judge", "Recorder"]
-
-_T = TypeVar("_T")
+__all__ = ["Recorder"]
 
 logger = logging.getLogger("dynoscope")
 
@@ -34,38 +33,26 @@ HEARTBEAT: Final = 2.0
 """Seconds between updates of the manifest."""
 
 QUEUE_BYTES: Final = 256 << 20
-"""Host memory that waiting measurements may hold before new ones are skipped."""
+"""Host memory that may wait to be written before new measurements are skipped."""
 
 BATCH: Final = 256
 """Most measurements turned into rows at once."""
 
+PATIENCE: Final = 3
+"""Failures in a row after which nothing more is recorded."""
 
-class Found(Protocol):
-    """Something that is to be written to the `findings` table."""
+PROBLEMS: Final = 100
+"""Most problems that a run lists."""
 
-    def row(self) -> Mapping[str, Any]:
-        """Its row, evidence as a mapping."""
-
-
-class Judge(Protocol):
-    """Finds what is odd in the rows that are written."""
-
-    @property
-    def problems(self) -> Sequence[str]:
-        """What went wrong in it."""
-
-    def restart(self, subject: Subject) -> None:
-        """Begin anew: what is watched has changed."""
-
-    def feed(self, tables: Mapping[str, pa.Table]) -> Sequence[Found]:
-        """Take in new rows of each table; give what was found."""
-
-    def finish(self) -> Sequence[Found]:
-        """Give what is found now that there are no more."""
+LONGEST_CLOSE: Final = 120.0
+"""Seconds that the end of the block waits for a disk that hangs."""
 
 
 class Recorder:
     """Writes one run. `put` and `log` are for the training thread, never block.
+
+    What fails costs the steps it was to record, is noted once, and is tried again at
+    the next ones. In a forked process all methods do nothing: the run is its parent's.
 
     Args:
         run: the run's folder, which exists.
@@ -84,18 +71,17 @@ class Recorder:
         strict: bool,
         judge: Judge | None = None,
     ) -> None:
-        self._run, self._strict, self._judge = run, strict, judge
-        self._subject = subject
+        self._run, self._strict, self._subject = run, strict, subject
+        self._home = os.getpid()
         self._manifest = Manifest.create(run, subject, settings)
+        self._disk = Disk(run, self._manifest, self._trouble)
         self._builder = TableBuilder(subject)
-        self._writers: dict[str, TableWriter] = {}
-        self._measurements: collections.deque[Measurement] = collections.deque()
-        self._scalars: collections.deque[ScalarEntry] = collections.deque()
-        self._rows: collections.deque[tuple[str, pa.RecordBatch]] = collections.deque()
-        # Each counter has one writing thread, so no lock is needed.
-        self._bytes_put, self._bytes_taken = 0, 0
+        self._judging = Judging(judge, self._trouble)
+        self._inbox = Inbox()
         self._wake, self._stopping = threading.Event(), False
-        self._error: Exception | None = None
+        self._ending: dict[str, Any] = {}
+        self._error: BaseException | None = None
+        self._failures, self._is_off = 0, False
         self._thread = threading.Thread(
             target=self._work, name=f"dynoscope-{run.name}", daemon=True
         )
@@ -112,24 +98,42 @@ class Recorder:
         progress: dict[str, Any] = self._manifest.content["progress"]
         return progress
 
+    @property
+    def is_away(self) -> bool:
+        """Whether this is a forked process, where there is no writer thread."""
+        return os.getpid() != self._home
+
     def has_room(self) -> bool:
-        """Whether the queue takes another measurement."""
-        if self._error is not None:
-            if self._strict:
-                raise self._error
+        """Whether another measurement can be taken."""
+        if self.is_away:
             return False
-        return self._bytes_put - self._bytes_taken < QUEUE_BYTES
+        if self._error is not None and self._strict:
+            raise self._error
+        return not (self._is_off or self._disk.is_off) and self._waiting < QUEUE_BYTES
+
+    @property
+    def _waiting(self) -> int:
+        """Memory of all that is not written yet."""
+        return self._inbox.nbytes + self._disk.nbytes
 
     def put(self, measurement: Measurement) -> None:
         """Queue a measurement."""
-        self._bytes_put += measurement.nbytes
-        self._measurements.append(measurement)
-        if self._bytes_put - self._bytes_taken > QUEUE_BYTES // 4:
+        if self.is_away:
+            return
+        self._inbox.put(measurement)
+        if self._inbox.nbytes > QUEUE_BYTES // 4:
             self._wake.set()
 
     def log(self, entry: ScalarEntry) -> None:
         """Queue a number that the user logs."""
-        self._scalars.append(entry)
+        if self.is_away:
+            return
+        if self._stopping:
+            self.note(f"{entry.name!r} was logged after the block: it is not recorded")
+        elif self._waiting < QUEUE_BYTES:
+            self._inbox.log(entry)
+        else:
+            self._inbox.refused += 1
 
     def record(self, rows: Rows) -> pd.DataFrame:
         """Queue rows measured on demand; gives them as they will be read.
@@ -142,26 +146,27 @@ class Recorder:
                 f"{self._run} is closed; measure inside the dynoscope.watch block"
             )
         batch = row_batch(rows)
-        self._rows.append((rows.table, batch))
+        if not self.is_away:
+            self._inbox.record(rows.table, batch)
         frame: pd.DataFrame = batch.to_pandas()
         return frame
 
     def note(self, problem: str) -> None:
         """Record a problem in the run and say it, once."""
-        if problem not in self._manifest.content["problems"]:
-            self._manifest.content["problems"].append(problem)
+        problems = self._manifest.content["problems"]
+        if len(problems) == PROBLEMS:
+            problem = "there are more problems than a run lists"
+        if not self.is_away and problem not in problems and len(problems) <= PROBLEMS:
+            problems.append(problem)
             logger.warning("dynoscope: %s", problem)
 
-    def fail(self, part: str, error: Exception) -> None:
-        """Record that a part of dynoscope failed and is off from now on.
+    def fail(self, problem: str, error: Exception) -> None:
+        """Note an error of dynoscope's own, from the training thread.
 
         Raises:
             Exception: the error itself, if strict.
         """
-        self.note(
-            f"{part} failed and is off from now on; training goes on "
-            f"({type(error).__name__}: {error})"
-        )
+        self._trouble(problem, error)
         if self._strict:
             raise error
 
@@ -171,17 +176,26 @@ class Recorder:
         Args:
             failure: what ended the watched block, if an exception did.
             skipped: measurements given up since the last one that was put.
+
+        Raises:
+            BaseException: the first error of dynoscope's own, if strict.
         """
-        self._stopping = True
-        self._wake.set()
-        self._thread.join()
-        content = self._manifest.content
-        content["ended"] = time.time()
-        self.progress["skipped"] += skipped
-        content["status"] = "finished" if failure is None else "failed"
-        if failure is not None:
-            content["exception"] = f"{type(failure).__name__}: {failure}"
-        self._save()
+        if self.is_away:
+            return
+        if not self._stopping:
+            text = None if failure is None else f"{type(failure).__name__}: {failure}"
+            self._ending = {
+                "status": "finished" if failure is None else "failed",
+                "exception": text,
+                "skipped": skipped,
+            }
+            self._stopping = True
+            self._wake.set()
+        # The garbage collector may end a watch on any thread, this one included.
+        if threading.current_thread() is not self._thread:
+            self._thread.join(LONGEST_CLOSE)
+            if self._thread.is_alive():
+                self.note(f"{self._run} is still being written; leaving it to itself")
         if self._error is not None and self._strict and failure is None:
             raise self._error
 
@@ -191,124 +205,115 @@ class Recorder:
             while not self._stopping:
                 self._wake.wait(INTERVAL)
                 self._wake.clear()
-                self._guard(self._drain)
-            self._guard(self._drain)
-            self._guard(lambda: self._ask(lambda judge: judge.finish()))
-            self._guard(self._flush)
+                self._attempt(self._drain)
+            self._attempt(self._drain)
+            self._attempt(lambda: self._disk.add(self._judging.finish()))
+            self._attempt(self._disk.finish)
+            self._attempt(self._end)
 
-    def _guard(self, work: Callable[[], None]) -> None:
-        """Run a piece of work; an error in it ends the recording, not the run."""
-        if self._error is not None:
-            self._discard()
-            return
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Do a piece of work; the thread outlives any error in it."""
         try:
             work()
-        except Exception as error:
-            self._error = error
-            self.note(
-                "recording failed and is off from now on; training goes on "
-                f"({type(error).__name__}: {error})"
-            )
-            self._discard()
-            for writer in self._writers.values():
-                writer.abandon()
-            self._save()
+        except BaseException as error:
+            self._trouble("recording failed", error)
 
-    def _save(self) -> None:
-        """Write the manifest if that is possible; nothing hangs on it any more."""
-        try:
-            self._beat()
-        except OSError as error:
-            logger.warning("dynoscope: %s cannot be updated: %s", self._run, error)
-
-    def _discard(self) -> None:
-        for measurement in _drained(self._measurements):
-            self._bytes_taken += measurement.nbytes
-            self.progress["lost"] += 1
-        self._scalars.clear()
-        self._rows.clear()
+    def _trouble(self, problem: str, error: BaseException | None = None) -> None:
+        if error is not None:
+            problem = f"{problem} ({type(error).__name__}: {error}); training goes on"
+            self._error = self._error or error
+        self.note(problem)
 
     def _drain(self) -> None:
-        measurements = _drained(self._measurements)
+        measurements = self._inbox.measurements()
         while batch := list(itertools.islice(measurements, BATCH)):
             for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
                 self._record(list(alike))
-        rows = [
-            (entry.step, entry.wall_time, entry.name, entry.fetch())
-            for entry in _drained(self._scalars)
-        ]
+        rows = [row for entry in self._inbox.scalars() if (row := self._read(entry))]
         if rows:
-            self._table("scalars").append(scalar_columns(rows))
-        for table, batch in _drained(self._rows):
-            self._table(table).append(batch.columns)
+            self._disk.add({"scalars": scalar_columns(rows)})
+        for table, columns in self._inbox.rows():
+            self._disk.add({table: columns})
+        self._disk.write()
         if time.monotonic() >= self._next_beat:
-            self._beat()
+            self._next_beat = time.monotonic() + HEARTBEAT
+            self._disk.beat()
 
-    def _record(self, batch: list[Measurement]) -> None:
+    def _record(self, batch: Sequence[Measurement]) -> None:
+        """Turn measurements into rows."""
+        self.progress["skipped"] += sum(m.skipped for m in batch)
+        fetched = [m for m in map(self._fetched, batch) if m is not None]
+        try:
+            if fetched and not self._is_off:
+                self._build(fetched)
+                self._failures = 0
+        except Exception as error:
+            self._stumble("steps could not be turned into rows", error, len(fetched))
+        finally:
+            for measurement in batch:
+                self._inbox.release(measurement)
+
+    def _build(self, batch: Sequence[Measurement]) -> None:
         if batch[0].subject is not self._subject:
             self._change(batch[0].subject)
         built = self._builder.build(batch)
-        for name, columns in built.items():
-            self._table(name).append(columns)
         costs = [
             (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
             for m in batch
         ]
-        self._table("scalars").append(scalar_columns(costs))
-        self.progress["step"] = batch[-1].step
-        self.progress["measured"] += len(batch)
-        self.progress["skipped"] += sum(m.skipped for m in batch)
-        self._bytes_taken += sum(m.nbytes for m in batch)
+        tables = {**built, "scalars": scalar_columns(costs)}
+        self._disk.add(tables, [m.step for m in batch])
         for problem in self._builder.problems:
             self.note(problem)
-        self._ask(lambda judge: judge.feed(_as_tables(built)))
+        self._disk.add(self._judging.feed(built))
 
     def _change(self, subject: Subject) -> None:
         """Go on with other layers than before."""
-        self._subject, self._builder = subject, TableBuilder(subject)
+        self._builder = TableBuilder(subject)
+        self._subject = subject
         self._manifest.change(subject)
-        if self._judge is not None:
-            self._judge.restart(subject)
+        self._judging.restart(subject)
 
-    def _ask(self, ask: Callable[[Judge], Sequence[Found]]) -> None:
-        """Ask the judge, who may fail without harm to the recording."""
-        if self._judge is None:
-            return
+    def _fetched(self, measurement: Measurement) -> Measurement | None:
+        """A measurement whose numbers are here; None if they do not arrive."""
+        if self._is_off:
+            self.progress["lost"] += 1
+            return None
         try:
-            found = ask(self._judge)
-            problems = self._judge.problems
+            host, groups = measurement.fetch(), measurement.groups()
+            counts = measurement.histograms and measurement.histograms()
         except Exception as error:
-            self._judge = None
-            self.fail("judging", error)
-            return
-        for problem in problems:
-            self.note(problem)
-        if found:
-            self._table("findings").append(finding_columns([f.row() for f in found]))
+            self._stumble("a step's numbers did not arrive", error, 1)
+            return None
+        return dataclasses.replace(
+            measurement,
+            fetch=lambda: host,
+            groups=lambda: groups,
+            histograms=None if counts is None else lambda: counts,
+        )
 
-    def _table(self, name: str) -> TableWriter:
-        if name not in self._writers:
-            self._writers[name] = TableWriter(self._run, name)
-        return self._writers[name]
+    def _stumble(self, problem: str, error: Exception, steps: int) -> None:
+        """Count steps that an error has cost; give up if it does so all the time."""
+        self.progress["lost"] += steps
+        self._trouble(problem, error)
+        self._failures += 1
+        if self._failures == PATIENCE:
+            self._is_off = True
+            self.note(
+                f"recording failed {PATIENCE} times in a row and is off from now on"
+            )
 
-    def _beat(self) -> None:
-        self._manifest.beat()
-        self._manifest.write()
-        self._next_beat = time.monotonic() + HEARTBEAT
+    def _read(self, entry: ScalarEntry) -> tuple[int, float, str, float] | None:
+        try:
+            return entry.step, entry.wall_time, entry.name, entry.fetch()
+        except Exception as error:
+            self.progress["lost_rows"] += 1
+            self._trouble(f"{entry.name!r}, which was logged, did not arrive", error)
+            return None
 
-    def _flush(self) -> None:
-        for writer in self._writers.values():
-            writer.flush()
-
-
-def _as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:
-    return {
-        name: pa.Table.from_arrays(columns, schema=arrow_schema(name))
-        for name, columns in built.items()
-    }
-
-
-def _drained(queue: collections.deque[_T]) -> Iterator[_T]:
-    """Take out what is in a queue by now, while another thread may add to it."""
-    for _ in range(len(queue)):
-        yield queue.popleft()
+    def _end(self) -> None:
+        """Say in the manifest how the run ended."""
+        self.progress["skipped"] += self._ending.pop("skipped")
+        self.progress["lost_rows"] += self._inbox.refused
+        self._manifest.content.update(self._ending, ended=time.time())
+        self._disk.beat()

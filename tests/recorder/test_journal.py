@@ -53,6 +53,7 @@ def test_a_full_journal_becomes_a_part(
         "part-00000001.parquet",
     ]
     assert steps_in(tmp_path) == (list(range(10)), [])
+    writer.abandon()
 
 
 def test_parts_are_plain_parquet_with_units(tmp_path: Path) -> None:
@@ -79,6 +80,7 @@ def test_half_a_part_under_its_temporary_name_is_not_read(tmp_path: Path) -> Non
     writer.append(rows(0, 1))
     (tmp_path / "scalars" / "part-00000000.parquet.tmp").write_bytes(b"PAR1 half")
     assert steps_in(tmp_path) == ([0, 1], [])
+    writer.abandon()
 
 
 def test_a_new_writer_goes_on_after_what_is_there(tmp_path: Path) -> None:

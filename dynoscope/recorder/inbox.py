@@ -1,0 +1,75 @@
+"""What waits for the writer's thread, and how much memory that takes."""
+
+import collections
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+import pyarrow as pa
+
+from dynoscope.measurement import Measurement, ScalarEntry
+
+__all__ = ["Inbox"]
+
+_T = TypeVar("_T")
+
+SCALAR_BYTES: Final = 1 << 10
+"""About what a logged number takes until it is fetched."""
+
+
+class Inbox:
+    """Queues from the training's threads to the writer's; no side waits for the other.
+
+    Attributes:
+        refused: logged numbers that there was no room for.
+    """
+
+    def __init__(self) -> None:
+        self._measurements: collections.deque[Measurement] = collections.deque()
+        self._scalars: collections.deque[ScalarEntry] = collections.deque()
+        self._rows: collections.deque[tuple[str, pa.RecordBatch]] = collections.deque()
+        # Each counter has one writing thread, so no lock is needed.
+        self._bytes_put, self._bytes_taken, self.refused = 0, 0, 0
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory that is waiting."""
+        return self._bytes_put - self._bytes_taken
+
+    def put(self, measurement: Measurement) -> None:
+        """Queue a measurement."""
+        self._bytes_put += measurement.nbytes
+        self._measurements.append(measurement)
+
+    def log(self, entry: ScalarEntry) -> None:
+        """Queue a logged number."""
+        self._bytes_put += SCALAR_BYTES
+        self._scalars.append(entry)
+
+    def record(self, table: str, rows: pa.RecordBatch) -> None:
+        """Queue rows measured on demand."""
+        self._rows.append((table, rows))
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Take out the measurements; their memory counts until `release`."""
+        return _drained(self._measurements)
+
+    def release(self, measurement: Measurement) -> None:
+        """A measurement that was taken out is needed no more."""
+        self._bytes_taken += measurement.nbytes
+
+    def scalars(self) -> Iterator[ScalarEntry]:
+        """Take out the logged numbers."""
+        for entry in _drained(self._scalars):
+            self._bytes_taken += SCALAR_BYTES
+            yield entry
+
+    def rows(self) -> Iterator[tuple[str, list[pa.Array]]]:
+        """Take out the rows measured on demand: a table, and its columns."""
+        for table, batch in _drained(self._rows):
+            yield table, batch.columns
+
+
+def _drained(queue: collections.deque[_T]) -> Iterator[_T]:
+    """Take out what is in a queue by now, while another thread may add to it."""
+    for _ in range(len(queue)):
+        yield queue.popleft()
