@@ -1,18 +1,19 @@
 """The two hooks around each optimizer's step."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Container, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.follower import Counts, Follower, has_closure, is_nested_step
+from dynoscope.hooks.registry import hold, let_go, refuse_double
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import GroupState, Measurement
 from dynoscope.metrics.histograms import BINS
@@ -21,8 +22,8 @@ from dynoscope.schedule import Schedule, log_spaced
 
 __all__ = ["Sink", "Watcher"]
 
-_attached: dict[int, "Watcher"] = {}
-"""Watchers by the id of each optimizer and parameter they hold on to."""
+PATIENCE: Final = 3
+"""Measurements that fail in a row before no more are taken."""
 
 
 class Sink(Protocol):
@@ -37,8 +38,8 @@ class Sink(Protocol):
     def note(self, problem: str) -> None:
         """Note what the user should know, once."""
 
-    def fail(self, part: str, error: Exception) -> None:
-        """Note that a part of dynoscope failed and is off from now on."""
+    def fail(self, problem: str, error: Exception) -> None:
+        """Note an error of dynoscope's own; raise it where that is wanted."""
 
 
 class Watcher:
@@ -74,7 +75,7 @@ class Watcher:
         self._find, self._schedule = find, schedule
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
-        self.step = self.skipped = 0
+        self.step = self.skipped = self._failures = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._depths, self._own_steps = [0] * count, [0] * count
@@ -98,7 +99,7 @@ class Watcher:
                 meant for the user, and comes out of the optimizer's step.
         """
         self._sink, self._after_step = sink, after_step
-        self._hold()
+        hold(self.watched, self)
         for part, moved in enumerate(self.watched.optimizers):
             # torch.compile would trace into hooks; they are not for it to see.
             before = torch.compiler.disable(functools.partial(self._before, part))
@@ -110,15 +111,17 @@ class Watcher:
 
     def detach(self) -> None:
         """Remove the hooks, end an open round; calling it again does nothing."""
+        is_attached = bool(self._handles)
+        self.drop_hooks()
+        let_go(self)
+        if is_attached and self._round is not None and self._round.stepped:
+            self._end_round(self._round)
+
+    def drop_hooks(self) -> None:
+        """Remove the hooks, and leave the rest as it is."""
         for handle in self._handles:
             handle.remove()
-        if self._handles and self._round is not None and self._round.stepped:
-            try:
-                self._end_round(self._round)
-            except Exception as error:
-                self._sink.fail("measuring", error)
         self._handles.clear()
-        self._let_go()
 
     def _before(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -127,15 +130,11 @@ class Watcher:
             self._depths[part] += 1  # a subclass's step has called its parent's
             return
         self._depths[part] = 1
-        try:
-            current = self._round_of(part)
-            if current.measured is not None:
-                start = time.perf_counter()
+        current = self._round_of(part)
+        if current.measured is not None:
+            with self._measuring(current):
                 follower = self._followers[part]
                 follower.before(has_closure(args, kwargs), count=current.counting)
-                current.seconds += time.perf_counter() - start
-        except Exception as error:
-            self._give_up(error)
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -146,18 +145,36 @@ class Watcher:
         current = self._round or _Round()
         try:
             if current.measured is not None:
-                start = time.perf_counter()
-                self._followers[part].after()
-                current.measured[part] = self._own_steps[part]
-                current.seconds += time.perf_counter() - start
+                with self._measuring(current):
+                    self._followers[part].after()
+                    current.measured[part] = self._own_steps[part]
+        finally:  # the step was taken, even if Ctrl-C comes at this very moment
             current.stepped.add(part)
             self._own_steps[part] += 1
-            if len(current.stepped) == len(self._depths):
-                self._end_round(current)
-        except Exception as error:
-            self._give_up(error)
+        if len(current.stepped) == len(self._depths):
+            self._end_round(current)
         if self._after_step is not None:
             self._after_step()
+
+    @contextlib.contextmanager
+    def _measuring(self, current: "_Round") -> Iterator[None]:
+        """Take the time; an error costs the round's measurement, not the training."""
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            current.measured = None
+            self._stumble(error)
+        current.seconds += time.perf_counter() - start
+
+    def _stumble(self, error: Exception) -> None:
+        self.skipped += 1
+        self._failures += 1
+        self._sink.fail("measuring failed", error)
+        if self._failures == PATIENCE:
+            self._sink.note(
+                f"measuring failed {PATIENCE} times in a row and is off from now on"
+            )
 
     def _round_of(self, part: int) -> "_Round":
         """The round that this optimizer's next step belongs to."""
@@ -166,13 +183,23 @@ class Watcher:
             self._end_round(current)
         elif current is not None and current.stepped:
             return current
-        self._round = _Round()
-        if self._schedule(self.step):
-            if self._sink.has_room():
-                self._begin(self._round)
-            else:
-                self.skipped += 1
-        return self._round
+        self._round = opened = _Round()
+        if self._is_due():
+            with self._measuring(opened):
+                self._begin(opened)
+        return opened
+
+    def _is_due(self) -> bool:
+        """Whether the next round is to be measured, and can be."""
+        try:
+            due = self._schedule(self.step)
+        except Exception as error:
+            self._stumble(error)
+            return False
+        if due and (self._failures >= PATIENCE or not self._sink.has_room()):
+            self.skipped += 1
+            return False
+        return due
 
     def _begin(self, opened: "_Round") -> None:
         if not all(moved.is_current() for moved in self.watched.optimizers):
@@ -183,12 +210,16 @@ class Watcher:
     def _end_round(self, ended: "_Round") -> None:
         self._round = None
         step, self.step = self.step, self.step + 1
-        if not ended.measured:
-            return
+        if ended.measured:
+            with self._measuring(ended):
+                self._ship(ended, step, ended.measured)
+                self.skipped = self._failures = 0
+
+    def _ship(self, ended: "_Round", step: int, measured: dict[int, int]) -> None:
         start = time.perf_counter()
         fetch = self._kernel.ship()
         followers = self._followers
-        stepped = [f for part, f in enumerate(followers) if part in ended.measured]
+        stepped = [f for part, f in enumerate(followers) if part in measured]
         layers = len(self.watched.subject.layers)
         has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
         for follower in stepped:
@@ -201,9 +232,9 @@ class Watcher:
             Measurement(
                 subject=self.watched.subject,
                 step=step,
-                own_steps=tuple(map(ended.measured.get, range(len(followers)))),
+                own_steps=tuple(map(measured.get, range(len(followers)))),
                 wall_time=time.time(),
-                groups=_groups(followers, ended.measured),
+                groups=_groups(followers, measured),
                 has_grad=has_grad,
                 limits=limits,
                 fetch=fetch,
@@ -213,11 +244,10 @@ class Watcher:
                 histograms=_joined(counts, layers) if counts else None,
             )
         )
-        self.skipped = 0
 
     def _adopt(self, watched: Watched) -> None:
         """Measure this from now on."""
-        _refuse_double(watched)
+        refuse_double(watched)
         self.watched = watched
         norms = {channels.layer for channels in watched.subject.normalization}
         part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
@@ -243,9 +273,11 @@ class Watcher:
     def _renew(self) -> None:
         """Find out anew what is there to measure: parameters came or went."""
         before = {layer.name for layer in self.watched.subject.layers}
-        self._let_go()
-        self._adopt(self._find())
-        self._hold()
+        let_go(self)
+        try:
+            self._adopt(self._find())
+        finally:
+            hold(self.watched, self)
         after = {layer.name for layer in self.watched.subject.layers}
         changes = [
             f"{what} {', '.join(sorted(names)[:5])}"
@@ -257,20 +289,6 @@ class Watcher:
             f"({'; '.join(changes) or 'replaced under the same names'}); "
             "predictions that follow the run start anew there"
         )
-
-    def _hold(self) -> None:
-        moved = self.watched.optimizers
-        for thing in (*(m.optimizer for m in moved), *self.watched.parameters):
-            _attached[id(thing)] = self
-
-    def _let_go(self) -> None:
-        for key in [key for key, watcher in _attached.items() if watcher is self]:
-            del _attached[key]
-
-    def _give_up(self, error: Exception) -> None:
-        self._round = None
-        self.detach()
-        self._sink.fail("measuring failed and is off from now on", error)
 
 
 @dataclasses.dataclass
@@ -318,19 +336,3 @@ def _joined(
         return joined
 
     return read
-
-
-def _refuse_double(watched: Watched) -> None:
-    for moved in watched.optimizers:
-        if id(moved.optimizer) in _attached:
-            raise UnwatchableError(
-                "this optimizer is being watched already; leave the first "
-                "dynoscope.watch block before opening another"
-            )
-    layers = watched.subject.layers
-    for parameter, layer in zip(watched.parameters, layers, strict=True):
-        if id(parameter) in _attached:
-            raise UnwatchableError(
-                f"{layer.name!r} is in two watched optimizers; its steps could "
-                f"not be told apart. Pass exclude={layer.name!r} to one watch"
-            )
