@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from dynoscope import hooks
+from dynoscope.blind import Blind
 from dynoscope.hooks import Watcher
 from dynoscope.measurement import Rows, ScalarEntry
 from dynoscope.recorder import Recorder
@@ -23,7 +24,9 @@ class Scope:
         run: the run's folder.
     """
 
-    def __init__(self, run: Path, watcher: Watcher, recorder: Recorder) -> None:
+    def __init__(
+        self, run: Path, watcher: Watcher | Blind, recorder: Recorder | Blind
+    ) -> None:
         self.run = run
         self._watcher = watcher
         self._recorder = recorder

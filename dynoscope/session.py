@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynoscope.errors import RunExistsError, UnwatchableError
+from dynoscope.blind import unwatched
+from dynoscope.ending import Ending
+from dynoscope.errors import DynoscopeError, RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
 from dynoscope.hooks import Models, Optimizers, Watcher, find_watched
 from dynoscope.reader import Run, open_run
@@ -92,34 +94,33 @@ def watch(
         exclude=exclude,
         neurons=neurons,
     )
-    watcher = Watcher(find, schedule, histograms=histograms)
-    watched = watcher.watched
-    judge = Judge(watched.subject, thresholds, rules) if findings else None
-    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
-    folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
-    watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
-    settings = {
-        "config": {} if config is None else config,
-        "every": every if isinstance(every, int) else repr(every),
-    }
-    recorder = Recorder(folder, watched.subject, settings, strict=strict, judge=herald)
-    recorder.start()  # a folder that cannot be written is said here, as it is
-    failure: BaseException | None = None
+    trouble: Exception | None = None
     try:
+        watcher = Watcher(find, schedule, histograms=histograms)
+        subject = watcher.watched.subject
+        judge = Judge(subject, thresholds, rules) if findings else None
+        herald = None
+        if judge is not None:
+            herald = Herald(judge, on_finding, quiet=quiet, strict=strict)
+        folder = Path(run) if run is not None else _fresh_folder(subject.model)
+        watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
+        settings = {
+            "config": {} if config is None else config,
+            "every": every if isinstance(every, int) else repr(every),
+        }
+        recorder = Recorder(folder, subject, settings, strict=strict, judge=herald)
+        recorder.start()  # a folder that cannot be written is said here, as it is
+    except Exception as error:
+        if strict or isinstance(error, DynoscopeError | OSError):
+            raise
+        trouble = error
+    if trouble is not None:
+        with unwatched(optimizer, trouble) as blind:
+            yield Scope(Path(run or "runs"), blind, blind)
+        return
+    with Ending(folder, watcher, recorder, herald, quiet=quiet):
         watcher.attach(recorder, herald.deliver if herald else None)
         yield Scope(folder, watcher, recorder)
-    except BaseException as error:
-        if not (isinstance(error, SystemExit) and not error.code):
-            failure = error
-        raise
-    finally:
-        watcher.detach()
-        recorder.close(failure, watcher.skipped)
-        if not quiet:
-            _say_goodbye(folder, recorder, herald)
-        # What raised in the block is not to be hidden by what raises here.
-        if herald is not None:
-            herald.deliver(only_say=failure is not None)
 
 
 def _fresh_folder(model: str) -> Path:
@@ -165,16 +166,3 @@ def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
 def _next_step(run: Run) -> int:
     last = run.last_step
     return 0 if last is None else last + 1
-
-
-def _say_goodbye(folder: Path, recorder: Recorder, herald: Herald | None) -> None:
-    progress = recorder.progress
-    gaps = "".join(
-        f", {progress[kind]} {kind}" for kind in ("skipped", "lost") if progress[kind]
-    )
-    count = herald.found if herald is not None else 0
-    findings = f"\n  {count} findings: dynoscope findings {folder}" if count else ""
-    print(
-        f"dynoscope: {progress['measured']} steps measured{gaps}, in {folder}; "
-        f"look with: dynoscope dash {folder.parent}{findings}"
-    )

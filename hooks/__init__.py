@@ -7,6 +7,7 @@ from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
 from dynoscope.hooks.subject import Optimizers, Watched, find_watched
+from dynoscope.hooks.unstepped import Unstepped
 from dynoscope.hooks.watcher import Watcher
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Models",
     "Optimizers",
     "Samples",
+    "Unstepped",
     "Watched",
     "Watcher",
     "activity_rows",

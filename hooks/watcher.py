@@ -75,7 +75,7 @@ class Watcher:
         self._find, self._schedule = find, schedule
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
-        self.step = self.skipped = self._failures = 0
+        self.step = self._first = self.skipped = self._failures = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._depths, self._own_steps = [0] * count, [0] * count
@@ -83,7 +83,13 @@ class Watcher:
 
     def start_at(self, step: int) -> None:
         """Count on from a step that a run has got to before."""
-        self.step, self._own_steps = step, [step] * len(self._own_steps)
+        self.step = self._first = step
+        self._own_steps = [step] * len(self._own_steps)
+
+    @property
+    def unstepped(self) -> list[int]:
+        """Optimizers that have taken no step yet."""
+        return [k for k, own in enumerate(self._own_steps) if own == self._first]
 
     @property
     def taken(self) -> int:

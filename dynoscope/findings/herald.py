@@ -26,6 +26,7 @@ class Herald:
         judge: makes the findings, on the writer's thread.
         on_finding: is called with each; "raise" raises those of severity `error`.
         quiet: say nothing.
+        strict: raise an error in saying it, instead of saying no more.
 
     Attributes:
         found: how many findings there were so far.
@@ -34,12 +35,15 @@ class Herald:
         UnwatchableError: on_finding is something else.
     """
 
-    def __init__(self, judge: Judge, on_finding: OnFinding, *, quiet: bool) -> None:
+    def __init__(
+        self, judge: Judge, on_finding: OnFinding, *, quiet: bool, strict: bool = False
+    ) -> None:
         if not (on_finding is None or on_finding == "raise" or callable(on_finding)):
             raise UnwatchableError(
                 f'on_finding={on_finding!r}: pass a function of a finding, or "raise"'
             )
-        self._judge, self._on_finding, self._quiet = judge, on_finding, quiet
+        self._judge, self._on_finding = judge, on_finding
+        self._quiet, self._strict = quiet, strict
         self._waiting: collections.deque[Finding] = collections.deque()
         self._rules_said: set[str] = set()
         self.found = 0
@@ -106,3 +110,11 @@ class Herald:
                 print_live(loud)
             except (OSError, ValueError):
                 self._quiet = True  # standard error is closed: there is no one to tell
+            except Exception as error:
+                self._quiet = True
+                self.problems.append(
+                    "findings are recorded, but cannot be said "
+                    f"({type(error).__name__}: {error})"
+                )
+                if self._strict:
+                    raise

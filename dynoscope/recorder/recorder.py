@@ -103,6 +103,16 @@ class Recorder:
         """Whether this is a forked process, where there is no writer thread."""
         return os.getpid() != self._home
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` has been called."""
+        return self._stopping
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all that could be written is."""
+        return self._stopping and not self._thread.is_alive()
+
     def has_room(self) -> bool:
         """Whether another measurement can be taken."""
         if self.is_away:

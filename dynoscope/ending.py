@@ -1,0 +1,109 @@
+"""How a watch ends: once, however its block is left, or if it never is."""
+
+import atexit
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+from dynoscope.findings import Herald
+from dynoscope.hooks import Unstepped, Watcher
+from dynoscope.recorder import Recorder
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """The block of a watch: at its end hooks go, the run is closed, and is named.
+
+    In a forked process it does nothing, since the run is its parent's.
+
+    Args:
+        run: the run's folder.
+        watcher: measures.
+        recorder: writes.
+        herald: brings findings, if anything looks for them.
+        quiet: say nothing of the run.
+
+    Raises:
+        Exception: at the end, an error of dynoscope's own if the recorder is strict,
+            or what a finding raises.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        watcher: Watcher,
+        recorder: Recorder,
+        herald: Herald | None,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._run, self._quiet = run, quiet
+        self._watcher, self._recorder, self._herald = watcher, recorder, herald
+        self._unstepped = Unstepped(watcher.watched)
+        atexit.register(self._at_exit)
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the watch; an error of the block's is its failure, and passes."""
+        is_clean_exit = isinstance(error, SystemExit) and not error.code
+        if isinstance(error, GeneratorExit):
+            self._recorder.note(
+                "the watch was closed, or collected since nothing held on to it, "
+                "before its block was left: `with dynoscope.watch(...) as scope:`"
+            )
+            error = None
+        self._end(None if is_clean_exit else error)
+
+    def _end(self, failure: BaseException | None) -> None:
+        if self._recorder.is_away or self._recorder.is_closed:
+            return
+        try:
+            self._watcher.detach()
+            if failure is None:
+                for part in self._watcher.unstepped:
+                    self._recorder.note(self._unstepped.explain(part))
+        finally:
+            self._close(failure)
+        if not self._quiet and self._recorder.is_closed:
+            self._say_goodbye()
+        # What raised in the block is not to be hidden by what raises here.
+        if self._herald is not None:
+            self._herald.deliver(only_say=failure is not None)
+
+    def _close(self, failure: BaseException | None) -> None:
+        try:
+            self._recorder.close(failure, self._watcher.skipped)
+        finally:
+            # Where a second Ctrl-C ends the waiting, the end of the program waits.
+            if self._recorder.is_closed:
+                atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        if not self._recorder.is_closing:
+            self._recorder.note("the program ended inside the watch block")
+        self._end(None)
+
+    def _say_goodbye(self) -> None:
+        progress = self._recorder.progress
+        gaps = "".join(
+            f", {progress[kind]} {kind.replace('_', ' ')}"
+            for kind in ("skipped", "lost", "lost_rows")
+            if progress[kind]
+        )
+        count = self._herald.found if self._herald is not None else 0
+        findings = (
+            f"\n  {count} findings: dynoscope findings {self._run}" if count else ""
+        )
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+            print(
+                f"dynoscope: {progress['measured']} steps measured{gaps}, in "
+                f"{self._run}; look with: dynoscope dash {self._run.parent}{findings}"
+            )
