@@ -8,6 +8,7 @@ import pyarrow as pa
 from dynoscope.measurement import Measurement, Subject
 from dynoscope.recorder.histograms import histogram_columns
 from dynoscope.recorder.rounds import Splitter
+from dynoscope.recorder.sections import Sections
 from dynoscope.recorder.tables import PartTables, arrays
 
 __all__ = ["TableBuilder"]
@@ -23,9 +24,10 @@ class TableBuilder:
     """
 
     def __init__(self, subject: Subject) -> None:
-        self._splitter = Splitter(subject)
+        self._sections, self._splitter = Sections(), Splitter(subject)
         self._parts = [
-            PartTables(part.subject, part.groups.start) for part in self._splitter.parts
+            PartTables(part.subject, part.groups.start, self._sections)
+            for part in self._splitter.parts
         ]
         self._names = [layer.name for layer in subject.layers]
 
@@ -33,6 +35,11 @@ class TableBuilder:
     def problems(self) -> list[str]:
         """What could not be predicted, and why."""
         return [problem for part in self._parts for problem in part.problems]
+
+    @property
+    def errors(self) -> dict[str, Exception]:
+        """Which sections of the rows could not be made; see `Sections`."""
+        return self._sections.errors
 
     def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measurements, in their order."""
@@ -46,6 +53,11 @@ class TableBuilder:
             for name, parts in pieces.items()
         }
         if any(measurement.histograms is not None for measurement in batch):
-            counted = histogram_columns(self._names, batch)
-            tables["histograms"] = arrays("histograms", counted)
+            tables |= self._sections.attempt(
+                "histograms", lambda: self._histograms(batch)
+            )
         return tables
+
+    def _histograms(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
+        columns = histogram_columns(self._names, batch)
+        return {"histograms": arrays("histograms", columns)}

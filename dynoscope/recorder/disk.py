@@ -34,14 +34,13 @@ class _Waiting(NamedTuple):
         table: name of the table.
         message: the serialized batch.
         rows: how many it has.
-        steps: measured steps that are complete once it is written, in their order;
-            None for rows that belong to no measured step.
+        steps: measured steps that count as recorded once it is written.
     """
 
     table: str
     message: pa.Buffer
     rows: int
-    steps: tuple[int, ...] | None
+    steps: tuple[int, ...]
 
 
 class Disk:
@@ -71,29 +70,25 @@ class Disk:
         self.nbytes, self.is_off = 0, False
 
     def add(
-        self, tables: Mapping[str, list[pa.Array]], steps: Sequence[int] | None = None
+        self, tables: Mapping[str, list[pa.Array]], steps: Sequence[int] = ()
     ) -> None:
         """Take rows, which `write` writes.
 
         Args:
             tables: for each table, one array per column, in its schema's order.
-            steps: the measured steps that these rows are of, if they are.
+            steps: the measured steps that these rows are of, if they are; they count
+                by the table `layers`.
         """
-        batches = {
-            name: pa.record_batch(columns, schema=arrow_schema(name))
+        batches = [
+            (name, pa.record_batch(columns, schema=arrow_schema(name)))
             for name, columns in tables.items()
-        }
-        filled = [name for name, batch in batches.items() if batch.num_rows]
-        for name in filled:
-            done = () if steps is None or name != filled[-1] else tuple(steps)
-            entry = _Waiting(
-                name,
-                batches[name].serialize(),
-                batches[name].num_rows,
-                None if steps is None else done,
-            )
-            self._waiting.append(entry)
-            self.nbytes += entry.message.size
+        ]
+        for name, batch in batches:
+            if batch.num_rows:
+                counted = tuple(steps) if name == "layers" else ()
+                message = batch.serialize()
+                self._waiting.append(_Waiting(name, message, batch.num_rows, counted))
+                self.nbytes += message.size
 
     def write(self, *, at_once: bool = False) -> None:
         """Write the rows that wait, unless the disk has just failed.
@@ -128,8 +123,11 @@ class Disk:
         self.write(at_once=True)
         for writer in self._writers.values():
             self._flush(writer)
-            writer.abandon()
         self._lose()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._abandon(list(self._writers))
 
     def _write_first(self) -> None:
         table, message, rows, steps = self._waiting[0]
@@ -203,17 +201,19 @@ class Disk:
     def _lose(self) -> None:
         """Give up the rows that wait."""
         if self._waiting:
-            steps = sum(len(entry.steps or ()) for entry in self._waiting)
-            rows = sum(entry.rows for entry in self._waiting if entry.steps is None)
+            before = dict(self._progress)
+            while self._waiting:
+                self._drop()
+            steps, rows = (
+                self._progress[key] - before[key] for key in ("lost", "lost_rows")
+            )
             self._trouble(f"{steps} measured steps and {rows} other rows are lost")
-        while self._waiting:
-            self._drop()
 
     def _drop(self) -> None:
         """Lose the first batch that waits."""
         _, _, rows, steps = self._waiting[0]
-        self._progress["lost"] += len(steps or ())
-        self._progress["lost_rows"] += rows if steps is None else 0
+        self._progress["lost"] += len(steps)
+        self._progress["lost_rows"] += 0 if steps else rows
         self._forget()
 
     def _forget(self) -> None:

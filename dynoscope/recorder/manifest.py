@@ -51,7 +51,7 @@ class Manifest:
                 "measured": 0,
                 "skipped": 0,
                 "lost": 0,
-                "lost_rows": 0,  # logged numbers and the like
+                "lost_rows": 0,  # of other tables than `layers`
             },
             "problems": [],
             **_described(subject),

@@ -34,6 +34,7 @@ class Predictor:
         self._sharing_all = "excluded" not in subject.unwatched.values()
         self._effective = RunningMean(self._numel.size)
         self.problems: dict[str, None] = {}
+        self._unpredicted: set[int] = set()
 
     def predict(
         self, groups: list[tuple[GroupState, ...]], effective_grad_sq: FloatArray
@@ -76,7 +77,10 @@ class Predictor:
                 **hyperparameters(states),
             )
         except TheoryError as error:
-            self.problems[f"no prediction for group {index}: {error}"] = None
+            # Once a group: the error may name a learning rate that changes every step.
+            if index not in self._unpredicted:
+                self._unpredicted.add(index)
+                self.problems[f"no prediction for group {index}: {error}"] = None
             return
         for name, values in columns.items():
             values[:, members] = getattr(found, name)

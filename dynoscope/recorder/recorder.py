@@ -220,6 +220,7 @@ class Recorder:
             self._attempt(lambda: self._disk.add(self._judging.finish()))
             self._attempt(self._disk.finish)
             self._attempt(self._end)
+            self._attempt(self._disk.close)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
@@ -239,9 +240,7 @@ class Recorder:
         while batch := list(itertools.islice(measurements, BATCH)):
             for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
                 self._record(list(alike))
-        rows = [row for entry in self._inbox.scalars() if (row := self._read(entry))]
-        if rows:
-            self._disk.add({"scalars": scalar_columns(rows)})
+        self._attempt(self._record_scalars)
         for table, columns in self._inbox.rows():
             self._disk.add({table: columns})
         self._disk.write()
@@ -275,7 +274,9 @@ class Recorder:
         self._disk.add(tables, [m.step for m in batch])
         for problem in self._builder.problems:
             self.note(problem)
-        self._disk.add(self._judging.feed(built))
+        for problem, error in self._builder.errors.items():
+            self._trouble(problem, error)
+        self._attempt(lambda: self._disk.add(self._judging.feed(built)))
 
     def _change(self, subject: Subject) -> None:
         """Go on with other layers than before."""
@@ -312,6 +313,15 @@ class Recorder:
             self.note(
                 f"recording failed {PATIENCE} times in a row and is off from now on"
             )
+
+    def _record_scalars(self) -> None:
+        rows = [row for entry in self._inbox.scalars() if (row := self._read(entry))]
+        try:
+            if rows:
+                self._disk.add({"scalars": scalar_columns(rows)})
+        except Exception:
+            self.progress["lost_rows"] += len(rows)
+            raise
 
     def _read(self, entry: ScalarEntry) -> tuple[int, float, str, float] | None:
         try:

@@ -37,9 +37,10 @@ class Stream:
         self._file = path.open("xb", buffering=0)
         try:
             self.append(schema.serialize())
-        except OSError:
+        except BaseException:
             self._file.close()
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                path.unlink()
             raise
 
     def append(self, message: Any) -> None:

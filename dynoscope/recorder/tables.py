@@ -1,7 +1,7 @@
 """Measured steps of one optimizer to the rows of each table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.rounds import Observed
+from dynoscope.recorder.sections import Sections
 from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
@@ -37,6 +38,7 @@ Columns = Mapping[str, Any]
 _OF_GRADIENT = ("grad_sq", "grad_abs", "weight_grad", "momentum_grad", "grad_update")
 _OF_SECOND_MOMENT = ("scaled_grad_sq", "weight_scaled_grad")
 _OF_MOMENTUM = ("momentum_sq", "momentum_grad")
+_PREDICTED = (*TABLES["layers"].names("predicted"), "effective_weight_decay")
 
 
 class PartTables:
@@ -45,9 +47,11 @@ class PartTables:
     Args:
         subject: what it moves.
         first_group: where its parameter groups begin among those of all optimizers.
+        sections: runs what makes sections of the rows.
     """
 
-    def __init__(self, subject: Subject, first_group: int = 0) -> None:
+    def __init__(self, subject: Subject, first_group: int, sections: Sections) -> None:
+        self._sections = sections
         self._subject, self._first_group = subject, first_group
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
@@ -73,18 +77,21 @@ class PartTables:
         steps = np.array([seen.own_step for seen in batch])
         hosts = [seen.host for seen in batch]
         groups = [seen.groups for seen in batch]
-        tables: dict[str, Columns] = {
-            "layers": self._layers(rounds, steps, batch, groups),
-            "groups": self._groups(rounds, groups),
+        tables = {
+            "layers": arrays("layers", self._layers(rounds, steps, batch, groups)),
+            "groups": arrays("groups", self._groups(rounds, groups)),
         }
         if self._with_rows:
-            tables["neurons"] = self._neurons(rounds, hosts)
+            tables |= self._sections.attempt(
+                "neurons",
+                lambda: {"neurons": arrays("neurons", self._neurons(rounds, hosts))},
+            )
         if self._subject.normalization:
-            tables["normalization"] = {
-                **self._channels.columns(steps, hosts, groups),
-                "step": np.repeat(rounds, len(self._subject.normalization)),
-            }
-        return {name: arrays(name, columns) for name, columns in tables.items()}
+            tables |= self._sections.attempt(
+                "normalization",
+                lambda: self._normalization(rounds, steps, hosts, groups),
+            )
+        return tables
 
     def _layers(
         self,
@@ -109,11 +116,7 @@ class PartTables:
             getattr(named, name)[~has_momentum] = np.nan
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
-        predicted = {
-            **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
-            **self._sensitivity.columns(groups, named),
-            **self._trajectories.predict(steps, groups, named),
-        }
+        predicted = self._predictions(steps, groups, named)
         layers = len(self._numel)
         return {
             "step": np.repeat(rounds, layers),
@@ -126,6 +129,36 @@ class PartTables:
             "kkt_gap": kkt_gap(named, box_decay),
             **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
         }
+
+    def _predictions(
+        self,
+        steps: npt.NDArray[np.int64],
+        groups: list[tuple[GroupState, ...]],
+        sums: LayerSums,
+    ) -> dict[str, FloatArray]:
+        predicted = {name: np.full(sums.weight_sq.shape, np.nan) for name in _PREDICTED}
+        effective_grad_sq = sums.grad_sq * sums.weight_sq
+        sections: dict[str, Callable[[], dict[str, FloatArray]]] = {
+            "predictions": lambda: self._predictor.predict(groups, effective_grad_sq),
+            "effective weight decay": lambda: self._sensitivity.columns(groups, sums),
+            "trajectories": lambda: self._trajectories.predict(steps, groups, sums),
+        }
+        for section, work in sections.items():
+            predicted |= self._sections.attempt(section, work)
+        return predicted
+
+    def _normalization(
+        self,
+        rounds: npt.NDArray[np.int64],
+        steps: npt.NDArray[np.int64],
+        hosts: Sequence[Host],
+        groups: list[tuple[GroupState, ...]],
+    ) -> dict[str, list[pa.Array]]:
+        columns = {
+            **self._channels.columns(steps, hosts, groups),
+            "step": np.repeat(rounds, len(self._subject.normalization)),
+        }
+        return {"normalization": arrays("normalization", columns)}
 
     def _has_momentum(
         self, groups: list[tuple[GroupState, ...]]
