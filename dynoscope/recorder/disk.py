@@ -184,13 +184,13 @@ class Disk:
 
     def _restore(self, deleted: Sequence[str]) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
-        self._manifest.write()
-        self._abandon(deleted)
         if "layers" in deleted:
             self._progress["lost"] += self._progress["measured"]
             self._progress["measured"] = 0
         if deleted:
             self._manifest.content["revision"] += 1
+        self._manifest.write()
+        self._abandon(deleted)
         names = ", ".join([*deleted, MANIFEST] if deleted else [MANIFEST])
         self._trouble(f"{self._run}: {names} deleted while recording; begun anew")
 
