@@ -19,6 +19,9 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 """Seconds between attempts on a disk that fails: twice as long after each."""
 
+GRACE: Final = 1.0
+"""Seconds that what is being deleted stays deleted, so that `rm -r` gets done."""
+
 
 class Trouble(Protocol):
     """Is told what goes wrong, and by which error if it is one."""
@@ -67,6 +70,7 @@ class Disk:
         self._writers: dict[str, TableWriter] = {}
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._failed, self._pause, self._retry_at = False, FIRST_PAUSE, 0.0
+        self._missing_since: float | None = None
         self.nbytes, self.is_off = 0, False
 
     def add(
@@ -99,7 +103,8 @@ class Disk:
         if not self._waiting or (time.monotonic() < self._retry_at and not at_once):
             return
         try:
-            self._keep_folder()
+            if not self._keep_folder(at_once=at_once):
+                return
             while self._waiting:
                 if self.is_off:
                     self._drop()
@@ -111,8 +116,7 @@ class Disk:
     def beat(self) -> None:
         """Bring the manifest up to date, if that is possible."""
         try:
-            self._keep_folder()
-            if not self.is_off:
+            if self._keep_folder() and not self.is_off:
                 self._manifest.beat()
                 self._manifest.write()
         except Exception as error:
@@ -166,21 +170,36 @@ class Disk:
         except Exception as error:  # the rows are safe: a journal is read, too
             self._trouble("a journal cannot become a Parquet part", error)
 
-    def _keep_folder(self) -> None:
+    def _keep_folder(self, *, at_once: bool = False) -> bool:
         """Make anew what was deleted; leave alone what is someone else's.
+
+        Args:
+            at_once: wait for nobody to be done with deleting.
+
+        Returns:
+            Whether this is a moment to write.
 
         Raises:
             OSError: this cannot be found out, or not be done.
         """
         if self.is_off:
-            return
+            return True
         deleted = [name for name, w in self._writers.items() if w.is_deleted()]
-        if not self._manifest.is_there() or deleted:
-            self._restore(deleted)
-        elif self._manifest.is_foreign():
+        is_there = self._manifest.is_there()
+        if is_there and self._manifest.is_foreign():
             self.is_off = True
             self._trouble(f"{self._run} holds another run by now; recording is off")
             self._abandon(list(self._writers))
+        elif deleted or not is_there:
+            now = time.monotonic()
+            self._missing_since = self._missing_since or now
+            if now - self._missing_since < GRACE and not at_once:
+                return False
+            self._restore(deleted)
+            gone = [*deleted, *([] if is_there else [MANIFEST])]
+            self._trouble(f"{self._run}: {', '.join(gone)} deleted; begun anew")
+        self._missing_since = None
+        return True
 
     def _restore(self, deleted: Sequence[str]) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
@@ -191,8 +210,6 @@ class Disk:
             self._manifest.content["revision"] += 1
         self._manifest.write()
         self._abandon(deleted)
-        names = ", ".join([*deleted, MANIFEST] if deleted else [MANIFEST])
-        self._trouble(f"{self._run}: {names} deleted while recording; begun anew")
 
     def _abandon(self, tables: Sequence[str]) -> None:
         for name in tables:

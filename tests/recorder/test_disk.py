@@ -39,6 +39,7 @@ class Notes:
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(disk, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(disk, "GRACE", 0.0)
 
 
 def begin(run: Path) -> tuple[Disk, Manifest, Notes]:
@@ -134,12 +135,33 @@ def test_a_deleted_folder_is_made_anew(tmp_path: Path) -> None:
     assert steps_in(run) == [2]
     assert json.loads((run / "run.json").read_text())["revision"] == 1
     (problem,) = notes.problems
-    assert problem == f"{run}: scalars, run.json deleted while recording; begun anew"
+    assert problem == f"{run}: scalars, run.json deleted; begun anew"
     target.finish()
     shutil.rmtree(run)  # with no journal open
     add(target, 3)
     target.finish()
     assert steps_in(run) == [3]
+    target.close()
+
+
+def test_a_folder_that_is_being_deleted_is_left_until_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "GRACE", 1.0)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    run = tmp_path / "run"
+    target, _, _ = begin(run)
+    shutil.rmtree(run)
+    for _ in range(4):
+        now[0] += 0.3
+        add(target, 0)
+        target.write()
+        target.beat()
+        assert not run.exists()
+    now[0] += 0.3
+    target.write()
+    assert steps_in(run) == [0] * 4
     target.close()
 
 
