@@ -78,7 +78,8 @@ class Recorder:
         self._builder = TableBuilder(subject)
         self._judging = Judging(judge, self._trouble)
         self._inbox = Inbox()
-        self._wake, self._stopping = threading.Event(), False
+        self._wake, self._done = threading.Event(), threading.Event()
+        self._stopping = False
         self._ending: dict[str, Any] = {}
         self._error: BaseException | None = None
         self._failures, self._is_off = 0, False
@@ -111,7 +112,7 @@ class Recorder:
     @property
     def is_closed(self) -> bool:
         """Whether all that could be written is."""
-        return self._stopping and not self._thread.is_alive()
+        return self._done.is_set()
 
     def has_room(self) -> bool:
         """Whether another measurement can be taken."""
@@ -203,8 +204,10 @@ class Recorder:
             self._wake.set()
         # The garbage collector may end a watch on any thread, this one included.
         if threading.current_thread() is not self._thread:
-            self._thread.join(LONGEST_CLOSE)
-            if self._thread.is_alive():
+            # A join that Ctrl-C interrupts may take the thread for ended.
+            if self._done.wait(LONGEST_CLOSE):
+                self._thread.join()
+            else:
                 self.note(f"{self._run} is still being written; leaving it to itself")
         if self._error is not None and self._strict and failure is None:
             raise self._error
@@ -221,6 +224,7 @@ class Recorder:
             self._attempt(self._disk.finish)
             self._attempt(self._end)
             self._attempt(self._disk.close)
+        self._done.set()
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
