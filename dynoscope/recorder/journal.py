@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,9 @@ __all__ = ["TableWriter"]
 
 PART_ROWS: Final = 1 << 17
 """Rows after which a journal becomes a part."""
+
+GROUP_ROWS: Final = 1 << 14
+"""Rows of a part that are in memory at once while it is written."""
 
 PART_BYTES: Final = 64 << 20
 """Size at which it does."""
@@ -90,7 +94,7 @@ class TableWriter:
         self._number += 1
         journal.close()
         try:
-            self._write_part(journal.read(), temporary)
+            self._write_part(journal, temporary)
             temporary.replace(part)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
@@ -110,13 +114,28 @@ class TableWriter:
             self._journal.close()
         self._journal = None
 
-    def _write_part(self, rows: pa.Table, path: Path) -> None:
+    def _write_part(self, journal: Stream, path: Path) -> None:
         floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
         strings = [f.name for f in self._schema if pa.types.is_string(f.type)]
-        pq.write_table(
-            rows.combine_chunks(),
+        with pq.ParquetWriter(
             path,
+            self._schema,
             compression="zstd",
             use_dictionary=strings,
             use_byte_stream_split=floats,
-        )
+        ) as writer:
+            for batches in _in_groups(journal.read()):
+                writer.write_table(pa.Table.from_batches(batches, self._schema))
+
+
+def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        group.append(batch)
+        rows += batch.num_rows
+        if rows >= GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group

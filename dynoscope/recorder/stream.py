@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,11 +61,11 @@ class Stream:
             raise
         self.size += whole.nbytes
 
-    def read(self) -> pa.Table:
-        """All rows. Not mapped to memory, where a bad disk would end the process."""
-        with self.path.open("rb") as file:
-            content = file.read(self.size)
-        return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """All batches, one in memory at a time; for after `close`."""
+        # Not mapped to memory, where a bad disk would end the process.
+        with pa.OSFile(str(self.path)) as file, pa.ipc.open_stream(file) as batches:
+            yield from batches
 
     def is_deleted(self) -> bool:
         """Whether the file is gone, so that what is appended would be lost."""

@@ -1,5 +1,6 @@
 """The files of a table: atomic, ordered, read once, damage named and skipped."""
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,6 +55,38 @@ def test_a_full_journal_becomes_a_part(
     ]
     assert steps_in(tmp_path) == (list(range(10)), [])
     writer.abandon()
+
+
+def test_a_large_part_is_written_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "GROUP_ROWS", 4)
+    writer = TableWriter(tmp_path, "scalars")
+    for step in range(10):
+        writer.append(rows(step))
+    writer.flush()
+    part = pq.ParquetFile(tmp_path / "scalars" / "part-00000000.parquet")
+    assert part.num_row_groups == 3
+    assert steps_in(tmp_path) == (list(range(10)), [])
+    part.close()
+
+
+def test_a_slow_run_has_few_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    writer = TableWriter(tmp_path, "scalars")
+    counts, minute, day = {}, 60, 86_400
+    for step in range(7 * day // minute):
+        writer.append(rows(step))
+        now[0] += minute
+        counts[now[0]] = writer._number
+    writer.abandon()
+    assert counts[60 * minute] < 30
+    assert counts[day] < 55
+    assert counts[7 * day] < 75
+    assert steps_in(tmp_path) == (list(range(7 * day // minute)), [])
 
 
 def test_parts_are_plain_parquet_with_units(tmp_path: Path) -> None:

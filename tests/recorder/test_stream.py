@@ -31,6 +31,10 @@ def batch(*steps: int) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=arrow_schema("scalars"))
 
 
+def steps_in(stream: Stream) -> list[int]:
+    return [step for each in stream.read() for step in each["step"].to_pylist()]
+
+
 def test_what_was_appended_is_an_arrow_stream(tmp_path: Path) -> None:
     stream = Stream(tmp_path / "a", arrow_schema("scalars"))
     for step in range(3):
@@ -39,7 +43,7 @@ def test_what_was_appended_is_an_arrow_stream(tmp_path: Path) -> None:
         assert reader.read_all()["step"].to_pylist() == [0, 1, 2]
     stream.close()
     with pa.ipc.open_stream((tmp_path / "a").read_bytes()) as reader:
-        assert reader.read_all() == stream.read()
+        assert list(reader) == list(stream.read())
 
 
 @pytest.mark.parametrize("room", [0, 1, 100])
@@ -52,7 +56,7 @@ def test_half_a_batch_is_taken_back(room: int, tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_size == stream.size == size
     stream.append(batch(1).serialize())
     stream.close()
-    assert stream.read()["step"].to_pylist() == [0, 1]
+    assert steps_in(stream) == [0, 1]
 
 
 def test_a_stream_that_cannot_begin_leaves_no_file(tmp_path: Path) -> None:
@@ -67,7 +71,7 @@ def test_an_end_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
     with files_end_at(stream.size + 3):
         stream.close()
     assert (tmp_path / "a").stat().st_size == stream.size
-    assert stream.read()["step"].to_pylist() == [0, 1]
+    assert steps_in(stream) == [0, 1]
 
 
 def test_a_part_that_does_not_fit_leaves_its_journal(tmp_path: Path) -> None:
