@@ -6,6 +6,7 @@ from dynoscope.hooks.constraint import constraint_rows
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
+from dynoscope.hooks.recognition import register_optimizer
 from dynoscope.hooks.subject import Optimizers, Watched, find_watched
 from dynoscope.hooks.watcher import Watcher
 
@@ -23,4 +24,5 @@ __all__ = [
     "find_watched",
     "full_gradient_rows",
     "invariance_rows",
+    "register_optimizer",
 ]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
+from dynoscope.hooks.optimizers import Group, box_limit, capture
 from dynoscope.hooks.subject import Moved
+from dynoscope.hooks.wrappers import imposed_rotation
 from dynoscope.measurement import GroupState, Subject
 from dynoscope.metrics.sums import Histograms, Kernel
 from dynoscope.theory import DECOUPLED
@@ -79,7 +80,9 @@ class Follower:
         """
         moved = self.moved
         # A closure computes the gradients inside the step: those here are stale.
-        self.grads = [None if has_closure else _dense(p.grad) for p in moved.parameters]
+        self.grads = [
+            None if has_closure else moved.adapter.gradient(p) for p in moved.parameters
+        ]
         self.groups = [
             capture(group, self._rotation(index))
             for index, group in enumerate(self._groups)
@@ -111,9 +114,11 @@ class Follower:
         return [adapter.momentum(optimizer, p) for p in self.moved.parameters]
 
     @property
-    def _groups(self) -> list[dict[str, Any]]:
+    def _groups(self) -> list[Group]:
         """The parameter groups, but those that were added a moment ago."""
-        return self.moved.optimizer.param_groups[: self._count_groups]
+        optimizer, settings = self.moved.optimizer, self.moved.adapter.settings
+        groups = optimizer.param_groups[: self._count_groups]
+        return [settings(optimizer, group) for group in groups]
 
     def _rotation(self, group: int) -> float:
         """The angle that the optimizer imposes on a group's layers, if it does."""
@@ -158,7 +163,3 @@ def is_nested_step(optimizer: torch.optim.Optimizer) -> bool:
 
 def _nothing() -> npt.NDArray[np.int64]:
     return np.zeros((2, 0, 0), np.int64)
-
-
-def _dense(grad: Tensor | None) -> Tensor | None:
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad

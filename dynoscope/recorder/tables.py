@@ -51,6 +51,7 @@ class PartTables:
         self._subject, self._first_group = subject, first_group
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
+        self._lr_factor = np.array([layer.lr_factor for layer in subject.layers])
         decoupled = [kind in DECOUPLED for kind in subject.optimizer.kinds]
         self._decoupled = np.array(decoupled)[self._group]
         self._names = pa.array([layer.name for layer in subject.layers])
@@ -120,7 +121,7 @@ class PartTables:
             "wall_time": np.repeat(times, layers),
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "numel": np.tile(self._numel, len(hosts)),
-            "lr": _per_group(groups, "lr")[:, self._group],
+            "lr": _per_group(groups, "lr")[:, self._group] * self._lr_factor,
             "weight_decay": decay,
             **derive(named),
             "kkt_gap": kkt_gap(named, box_decay),
