@@ -231,7 +231,8 @@ class GroupState:
     `lr` is dimensionless; `weight_decay` is as the optimizer takes it. SGD's
     momentum coefficient is `momentum`, the moment coefficients of Adam and Lion
     are `beta1` and `beta2`. `rotation` is the angle in radians by which a rotational
-    optimizer turns the group's rotational layers.
+    optimizer turns the group's rotational layers. With `maximize` it goes along the
+    gradient, not against it.
     """
 
     lr: float
@@ -242,6 +243,7 @@ class GroupState:
     dampening: float = 0.0
     nesterov: bool = False
     rotation: float = np.nan
+    maximize: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

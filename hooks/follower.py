@@ -70,6 +70,18 @@ class Follower:
         self.groups: list[Callable[[], GroupState]] = []
         self.counts = Counts([], _nothing, 0)
         self._histograms: Histograms | None = None
+        self._stepped = self._looked_again = False
+
+    def is_current(self) -> bool:
+        """Whether the optimizer has the same parameters, and is what it looked like.
+
+        What an optimizer keeps in its state is there to be seen after its first step.
+        """
+        if self._stepped and not self._looked_again:
+            self._looked_again = True
+            if self.moved.adapter.misfit(self.moved.optimizer):
+                return False
+        return self.moved.is_current()
 
     def before(self, has_closure: bool, *, count: bool) -> None:
         """Take what is there before the step.
@@ -102,6 +114,7 @@ class Follower:
             for parameter, layer in zip(moved.parameters, self._layers, strict=True)
         ]
         self._kernel.after(self.grads, self._momenta(), seconds, self._part)
+        self._stepped = True
 
     def _count(self) -> "Counts":
         if self._histograms is None:

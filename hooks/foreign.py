@@ -34,7 +34,9 @@ def _lion_settings(optimizer: torch.optim.Optimizer, group: Group) -> Group:
     elif group.get("corrected_weight_decay"):  # timm
         top = group.get("max_lr_snapshot", optimizer.defaults["lr"])
         decay = decay * group["lr"] / top
-    return {**group, "weight_decay": decay}
+    # pytorch_optimizer says it once for all groups.
+    maximize = group.get("maximize", options.get("maximize", False))
+    return {**group, "weight_decay": decay, "maximize": maximize}
 
 
 _LION: Final = Known(

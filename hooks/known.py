@@ -37,20 +37,25 @@ class Known:
     foreign_state: frozenset[str] = frozenset()
     applies: Callable[[torch.optim.Optimizer], bool] = _any
 
-    def fits(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether the optimizer looks like that, as far as can be seen by now."""
-        groups = (group.keys() for group in optimizer.param_groups)
-        if not all(_has(keys, self.keys, self.foreign) for keys in groups):
-            return False
-        state = _first_state(self.adapter.source(optimizer))
-        if state and not _has(state, self.state, self.foreign_state):
-            return False
-        return self.applies(optimizer)
+    def misfit(self, optimizer: torch.optim.Optimizer) -> str:
+        """Why the optimizer is not this one, as far as can be seen by now; or ""."""
+        for group in optimizer.param_groups:
+            if why := _misfit("group", group, self.keys, self.foreign):
+                return why
+        state = _first_state(optimizer)
+        if state and (why := _misfit("state", state, self.state, self.foreign_state)):
+            return why
+        return "" if self.applies(optimizer) else "it is of another kind"
 
 
-def _has(keys: Iterable[str], needed: frozenset[str], foreign: frozenset[str]) -> bool:
+def _misfit(
+    what: str, keys: Iterable[str], needed: frozenset[str], foreign: frozenset[str]
+) -> str:
     found = set(keys)
-    return needed <= found and not foreign & found
+    for verb, wrong in (("lacks", needed - found), ("has", foreign & found)):
+        if wrong:
+            return f"its {what} {verb} {', '.join(sorted(wrong))}"
+    return ""
 
 
 def _first_state(optimizer: torch.optim.Optimizer) -> Iterable[str]:

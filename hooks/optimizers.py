@@ -29,6 +29,10 @@ def _unscaled(group: Group, parameter: torch.Tensor) -> float:
     return 1.0
 
 
+def _fits(optimizer: torch.optim.Optimizer) -> str:
+    return ""
+
+
 def _itself(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
@@ -49,6 +53,7 @@ class Adapter:
         name: a name that says more than the class; "" for the class's own.
         source: the optimizer that has the state.
         spares_gradients: whether a step leaves `.grad` as it was.
+        misfit: why the optimizer, looked at again, is another than was thought; or "".
     """
 
     theory: Theory
@@ -61,6 +66,7 @@ class Adapter:
     name: str = ""
     source: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = _itself
     spares_gradients: bool = False
+    misfit: Callable[[torch.optim.Optimizer], str] = _fits
 
     def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
         """What a run's manifest says of the optimizer."""
@@ -161,10 +167,12 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
     }
     kept = {key: _kept(value) for key, value in values.items()}
     nesterov = bool(group.get("nesterov", False))
+    maximize = bool(group.get("maximize", False))
     return lambda: GroupState(
         **{key: float(value) for key, value in kept.items()},
         nesterov=nesterov,
         rotation=rotation,
+        maximize=maximize,
     )
 
 

@@ -72,7 +72,8 @@ def register_optimizer(
         momentum or "",
         (second_moment,) if second_moment else (),
     )
-    _registered[optimizer] = Known(adapter, frozenset(keys))
+    state = frozenset(key for key in (momentum, second_moment) if key)
+    _registered[optimizer] = Known(adapter, frozenset(keys), state=state)
 
 
 def _class_name(cls: Any) -> str:
@@ -129,7 +130,7 @@ def _adapter(optimizer: torch.optim.Optimizer) -> Adapter:
         return _of_rotational(getattr(optimizer, "inner"))  # noqa: B009
     cls = type(optimizer)
     for base in cls.__mro__:
-        found = next((k for k in _candidates(base) if k.fits(optimizer)), None)
+        found = next((k for k in _candidates(base) if not k.misfit(optimizer)), None)
         if found is None:
             continue
         # torch wraps a class's step when it is first instantiated.
@@ -137,13 +138,14 @@ def _adapter(optimizer: torch.optim.Optimizer) -> Adapter:
             return Adapter(
                 refuse(f"{cls.__name__} replaces the step of {base.__name__}")
             )
-        return found.adapter
+        return dataclasses.replace(found.adapter, misfit=found.misfit)
     if cls.__name__ == "ZeroRedundancyOptimizer":
         return _of_zero(getattr(optimizer, "optim"))  # noqa: B009
     inner = inner_of(optimizer)
     if inner is not None:
         return _around(cls.__name__, inner)
-    return Adapter(no_theory(cls.__name__))
+    misfits = (known.misfit(optimizer) for known in _candidates(cls))
+    return Adapter(no_theory(cls.__name__, next(misfits, "")))
 
 
 def _candidates(base: type) -> Iterator[Known]:
@@ -171,6 +173,7 @@ def _of_rotational(inner: torch.optim.Optimizer) -> Adapter:
         adapter,
         theory=lambda optimizer, group: adapter.theory(inner, group),
         name=f"Rotational({_name(adapter, inner)})",
+        misfit=lambda optimizer: adapter.misfit(inner),
     )
 
 
@@ -188,7 +191,9 @@ def _around(outer: str, inner: torch.optim.Optimizer) -> Adapter:
     """Hook the wrapper, read the state of the optimizer inside."""
     adapter = _adapter(inner)
     return dataclasses.replace(
-        _inside(outer, adapter, inner), source=lambda optimizer: adapter.source(inner)
+        _inside(outer, adapter, inner),
+        source=lambda optimizer: adapter.source(inner),
+        misfit=lambda optimizer: adapter.misfit(inner),
     )
 
 
@@ -202,4 +207,5 @@ def _of_zero(inner: torch.optim.Optimizer) -> Adapter:
         second_moment_keys=(),
         unread="ZeroRedundancyOptimizer has a part of the state in each process",
         name=f"ZeroRedundancyOptimizer({_name(adapter, inner)})",
+        misfit=lambda optimizer: adapter.misfit(inner),
     )

@@ -175,7 +175,7 @@ class Watcher:
         return self._round
 
     def _begin(self, opened: "_Round") -> None:
-        if not all(moved.is_current() for moved in self.watched.optimizers):
+        if not all(follower.is_current() for follower in self._followers):
             self._renew()
         opened.measured = {}
         opened.counting = self._histograms and self._histogram_due(self.step)
@@ -241,22 +241,12 @@ class Watcher:
         ]
 
     def _renew(self) -> None:
-        """Find out anew what is there to measure: parameters came or went."""
-        before = {layer.name for layer in self.watched.subject.layers}
+        """Find out anew what is there to measure."""
+        before = self.watched
         self._let_go()
         self._adopt(self._find())
         self._hold()
-        after = {layer.name for layer in self.watched.subject.layers}
-        changes = [
-            f"{what} {', '.join(sorted(names)[:5])}"
-            for what, names in (("new:", after - before), ("gone:", before - after))
-            if names
-        ]
-        self._sink.note(
-            f"the optimizer's parameters changed before step {self.step} "
-            f"({'; '.join(changes) or 'replaced under the same names'}); "
-            "predictions that follow the run start anew there"
-        )
+        self._sink.note(_change(before, self.watched, self.step))
 
     def _hold(self) -> None:
         moved = self.watched.optimizers
@@ -300,6 +290,25 @@ def _groups(
         count = len(follower.moved.optimizer.param_groups)
         readers += follower.groups if part in measured else [_unknown] * count
     return lambda: tuple(read() for read in readers)
+
+
+def _change(before: Watched, after: Watched, step: int) -> str:
+    """What is measured from a step on that was not before, in words."""
+    was, now = (w.subject.optimizer.reasons for w in (before, after))
+    if [*map(id, before.parameters)] == [*map(id, after.parameters)] and was != now:
+        why = "; ".join({reason: None for reason in now if reason})
+        return f"only measured from step {step} on, without predictions: {why}"
+    old, new = ({x.name for x in w.subject.layers} for w in (before, after))
+    changes = [
+        f"{what} {', '.join(sorted(names)[:5])}"
+        for what, names in (("new:", new - old), ("gone:", old - new))
+        if names
+    ]
+    return (
+        f"the optimizer's parameters changed before step {step} "
+        f"({'; '.join(changes) or 'replaced under the same names'}); "
+        "predictions that follow the run start anew there"
+    )
 
 
 def _unknown() -> GroupState:

@@ -1,5 +1,6 @@
 """Measured steps of one optimizer to the rows of each table."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,9 +111,10 @@ class PartTables:
             getattr(named, name)[~has_momentum] = np.nan
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
+        downhill = self._downhill(groups, named)
         predicted = {
             **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
-            **self._sensitivity.columns(groups, named),
+            **self._sensitivity.columns(groups, downhill),
             **self._trajectories.predict(steps, groups, named),
         }
         layers = len(self._numel)
@@ -124,9 +126,20 @@ class PartTables:
             "lr": _per_group(groups, "lr")[:, self._group] * self._lr_factor,
             "weight_decay": decay,
             **derive(named),
-            "kkt_gap": kkt_gap(named, box_decay),
+            "kkt_gap": kkt_gap(downhill, box_decay),
             **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
         }
+
+    def _downhill(
+        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
+    ) -> LayerSums:
+        """The sums for the gradient of what is minimised, also where it is -loss."""
+        sign = 1.0 - 2.0 * _per_group(groups, "maximize")[:, self._group]
+        return dataclasses.replace(
+            sums,
+            weight_grad=sign * sums.weight_grad,
+            weight_scaled_grad=sign * sums.weight_scaled_grad,
+        )
 
     def _has_momentum(
         self, groups: list[tuple[GroupState, ...]]
