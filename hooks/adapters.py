@@ -87,14 +87,21 @@ _MUON: Final = Adapter(
     spares_gradients=True,
 )
 _RMSPROP: Final = no_theory("RMSprop")
+_RMSPROP_KEYS: Final = frozenset({"eps", "alpha", "centered"})
 _RMSPROP_UNREAD: Final = "RMSprop's momentum is one of scaled gradients, not read"
 
 TORCH: Final[Mapping[str, tuple[Known, ...]]] = {
     "ASGD": (
-        _torch(no_theory("ASGD", "its learning rate follows a formula of its own")),
+        _torch(
+            no_theory("ASGD", "its learning rate follows a formula of its own"),
+            frozenset({"lambd", "t0"}),
+        ),
     ),
     "Adadelta": (
-        _torch(no_theory("Adadelta", "the size of its steps feeds on itself")),
+        _torch(
+            no_theory("Adadelta", "the size of its steps feeds on itself"),
+            frozenset({"rho"}),
+        ),
     ),
     "Adafactor": (
         _torch(
@@ -104,19 +111,29 @@ TORCH: Final[Mapping[str, tuple[Known, ...]]] = {
             unread="Adafactor's second moment is kept as rows and columns, not read",
         ),
     ),
-    "Adagrad": (_torch(no_theory("Adagrad", "its steps only ever shrink")),),
+    "Adagrad": (
+        _torch(
+            no_theory("Adagrad", "its steps only ever shrink"),
+            frozenset({"initial_accumulator_value"}),
+        ),
+    ),
     "Adam": (_torch(_adam, ADAM_KEYS, _ADAM_STATE, "exp_avg", _SECOND_MOMENTS),),
     "AdamW": (_torch(_adamw, ADAM_KEYS, _ADAM_STATE, "exp_avg", _SECOND_MOMENTS),),
     "Adamax": (
         _torch(
             no_theory("Adamax"),
-            LION_KEYS,
+            LION_KEYS | {"differentiable"},
             frozenset({"exp_avg", "exp_inf"}),
             "exp_avg",
             unread="Adamax divides by a largest gradient, not by a second moment",
         ),
     ),
-    "LBFGS": (_torch(no_theory("LBFGS", "its steps follow the curvature")),),
+    "LBFGS": (
+        _torch(
+            no_theory("LBFGS", "its steps follow the curvature"),
+            frozenset({"history_size"}),
+        ),
+    ),
     "Muon": (
         Known(
             _MUON,
@@ -136,7 +153,7 @@ TORCH: Final[Mapping[str, tuple[Known, ...]]] = {
     "RAdam": (
         _torch(
             no_theory("RAdam", "its first steps are rectified"),
-            LION_KEYS | {"eps"},
+            LION_KEYS | {"eps", "differentiable"},
             _ADAM_STATE,
             "exp_avg",
             unread="RAdam does not divide by its second moment from the start",
@@ -145,6 +162,7 @@ TORCH: Final[Mapping[str, tuple[Known, ...]]] = {
     "RMSprop": (
         Known(
             Adapter(_RMSPROP, unread=_RMSPROP_UNREAD, spares_gradients=True),
+            _RMSPROP_KEYS,
             applies=_is_centered,
         ),
         Known(
@@ -155,11 +173,16 @@ TORCH: Final[Mapping[str, tuple[Known, ...]]] = {
                 unread=_RMSPROP_UNREAD,
                 spares_gradients=True,
             ),
-            frozenset({"eps", "alpha", "centered"}),
+            _RMSPROP_KEYS,
             state=frozenset({"square_avg"}),
         ),
     ),
-    "Rprop": (_torch(no_theory("Rprop", "each weight has a step size of its own")),),
+    "Rprop": (
+        _torch(
+            no_theory("Rprop", "each weight has a step size of its own"),
+            frozenset({"etas"}),
+        ),
+    ),
     "SGD": (
         _torch(
             always("sgdm"),
