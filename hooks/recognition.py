@@ -144,8 +144,9 @@ def _adapter(optimizer: torch.optim.Optimizer) -> Adapter:
     inner = inner_of(optimizer)
     if inner is not None:
         return _around(cls.__name__, inner)
-    misfits = (known.misfit(optimizer) for known in _candidates(cls))
-    return Adapter(no_theory(cls.__name__, next(misfits, "")))
+    # Of several that go by this name, the one whose groups fit says what does not.
+    misfits = [known.misfit(optimizer) for known in _candidates(cls)]
+    return Adapter(no_theory(cls.__name__, max(misfits, default="")))
 
 
 def _candidates(base: type) -> Iterator[Known]:

@@ -73,11 +73,16 @@ def inner_of(optimizer: Any) -> Any:
 def _chain(optimizer: Any) -> Iterator[Any]:
     """From what the user has to what is hooked."""
     yield optimizer
-    while not _runs_hooks(optimizer) or hasattr(optimizer, "second_step"):
+    while _is_passed_through(optimizer):
         optimizer = inner_of(optimizer)
         if optimizer is None:
             return
         yield optimizer
+
+
+def _is_passed_through(optimizer: Any) -> bool:
+    by_parts = hasattr(optimizer, "second_step")
+    return by_parts or not _runs_hooks(optimizer) or _is_shell(optimizer)
 
 
 def _moved(optimizer: Any) -> set[int]:

@@ -25,7 +25,7 @@ def nothing(parameter: Tensor) -> Tensor | None:
 
 
 def net(seed: int = 3) -> nn.Sequential:
-    """With a layer that is measured in pieces, layers that are stacked, and BatchNorm."""
+    """With a layer that is measured in pieces, stacked ones, and BatchNorm."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Linear(64, 520), nn.BatchNorm1d(520), nn.ReLU(), nn.Linear(520, 10)
@@ -78,11 +78,11 @@ def record(
     torch.manual_seed(7)
     with dynoscope.watch(model, optimizer, run=run, strict=True, quiet=True):
         for _ in range(steps):
-            images, labels = data.draw()
+            drawn = data.draw()
 
-            def loss(x: Tensor = images.flatten(1), y: Tensor = labels) -> Tensor:
+            def loss(batch: tuple[Tensor, Tensor] = drawn) -> Tensor:
                 optimizer.zero_grad()
-                value = functional.cross_entropy(model(x), y)
+                value = functional.cross_entropy(model(batch[0].flatten(1)), batch[1])
                 value.backward()
                 return value
 
@@ -100,7 +100,7 @@ def record(
 
 
 def turn(a: Array, b: Array) -> float:
-    """Angle by half-angle differences of unit vectors: no arccos, no formula of ours."""
+    """Angle by half-angle differences of unit vectors: no arccos."""
     u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
     return 2 * float(np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
 
@@ -163,11 +163,7 @@ def state(optimizer: Any, key: str) -> Read:
     """Reads an entry of the optimizer's state; None where there is none yet."""
 
     def read(parameter: Tensor) -> Tensor | None:
-        found = (
-            optimizer.state[parameter].get(key)
-            if parameter in optimizer.state
-            else None
-        )
+        found = optimizer.state.get(parameter, {}).get(key)
         return None if found is None else found.clone()
 
     return read
@@ -183,7 +179,7 @@ def adam_root(
     def read(parameter: Tensor) -> Tensor | None:
         found, group = optimizer.state[parameter], optimizer.param_groups[0]
         steps = float(found["step"]) if count is None else count(parameter)
-        v = found[key].double() / (1 - float(group["betas"][1]) ** steps)
-        return v.sqrt() + group["eps"]
+        v: Tensor = found[key].double() / (1 - float(group["betas"][1]) ** steps)
+        return v.sqrt() + float(group["eps"])
 
     return read

@@ -166,6 +166,10 @@ def test_lbfgs_is_measured_step_by_step(tmp_path: Path) -> None:
 class Matrices(nn.Module):
     """A tall, a wide and a square one: Muon takes nothing else."""
 
+    tall: nn.Parameter
+    wide: nn.Parameter
+    square: nn.Parameter
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(2)

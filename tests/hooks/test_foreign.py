@@ -21,6 +21,8 @@ from tests.hooks.readings import adam_root, check, info, net, record, state
 
 Make: TypeAlias = Callable[[nn.Module], torch.optim.Optimizer]
 LR, DECAY = 1e-3, 0.3
+bits: Any = bitsandbytes.optim
+adafactor: Any = transformers.Adafactor
 
 
 class TimmLion(torch.optim.Optimizer):
@@ -67,9 +69,7 @@ LIONS: dict[str, Make] = {
     "pytorch_optimizer": lambda m: pytorch_optimizer.Lion(
         m.parameters(), lr=LR, weight_decay=DECAY
     ),
-    "bitsandbytes": lambda m: bitsandbytes.optim.Lion(
-        m.parameters(), lr=LR, weight_decay=DECAY
-    ),
+    "bitsandbytes": lambda m: bits.Lion(m.parameters(), lr=LR, weight_decay=DECAY),
     "a stand-in for timm's": lambda m: TimmLion(m.parameters()),
 }
 
@@ -172,13 +172,13 @@ def test_ascending_is_descending_the_negative(tmp_path: Path) -> None:
 
 
 BITS: dict[str, tuple[Make, str | None]] = {
-    "AdamW": (lambda m: bitsandbytes.optim.AdamW(m.parameters(), lr=LR), "adamw"),
+    "AdamW": (lambda m: bits.AdamW(m.parameters(), lr=LR), "adamw"),
     # its Adam decouples the weight decay as its AdamW does
     "Adam": (
-        lambda m: bitsandbytes.optim.Adam(m.parameters(), lr=LR, weight_decay=DECAY),
+        lambda m: bits.Adam(m.parameters(), lr=LR, weight_decay=DECAY),
         "adamw",
     ),
-    "LAMB": (lambda m: bitsandbytes.optim.LAMB(m.parameters(), lr=LR), None),
+    "LAMB": (lambda m: bits.LAMB(m.parameters(), lr=LR), None),
 }
 
 
@@ -211,9 +211,7 @@ def test_bitsandbytes_adam_decays_past_the_moments(tmp_path: Path) -> None:
 
 def test_bitsandbytes_sgd(tmp_path: Path) -> None:
     model = net()
-    optimizer = bitsandbytes.optim.SGD(
-        model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2
-    )
+    optimizer = bits.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2)
     momentum = state(optimizer, "state1")
     check(
         tmp_path / "run",
@@ -227,7 +225,7 @@ def test_bitsandbytes_sgd(tmp_path: Path) -> None:
 
 def test_bitsandbytes_rmsprop(tmp_path: Path) -> None:
     model = net()
-    optimizer = bitsandbytes.optim.RMSprop(model.parameters(), lr=LR)
+    optimizer = bits.RMSprop(model.parameters(), lr=LR)
 
     def root(p: torch.Tensor) -> torch.Tensor:
         v: torch.Tensor = optimizer.state[p]["state1"].double()
@@ -240,7 +238,7 @@ def test_bitsandbytes_rmsprop(tmp_path: Path) -> None:
 def test_a_step_that_bitsandbytes_limits_is_not_predicted() -> None:
     from dynoscope.hooks.recognition import adapter_for
 
-    optimizer = bitsandbytes.optim.AdamW(net().parameters())
+    optimizer = bits.AdamW(net().parameters())
     optimizer.args.max_unorm = 1.0
     (reason,) = adapter_for(optimizer).describe(optimizer).reasons
     assert "max_unorm" in reason
@@ -248,7 +246,7 @@ def test_a_step_that_bitsandbytes_limits_is_not_predicted() -> None:
 
 def test_an_8_bit_state_is_opaque_and_says_so(tmp_path: Path) -> None:
     model = net()
-    optimizer = bitsandbytes.optim.AdamW8bit(model.parameters(), lr=LR)
+    optimizer = bits.AdamW8bit(model.parameters(), lr=LR)
     check(tmp_path / "run", record(tmp_path / "run", model, optimizer))
     dtypes = {s["state1"].dtype for s in optimizer.state.values()}
     assert dtypes == {torch.uint8, torch.float32}  # small tensors are left alone
@@ -295,14 +293,14 @@ def test_schedule_free_is_measured_right(name: str, tmp_path: Path) -> None:
 def test_eval_and_train_of_schedule_free_are_no_step(tmp_path: Path) -> None:
     model = net()
     optimizer = schedulefree.SGDScheduleFree(model.parameters(), lr=0.5)
-    updates, run = [], tmp_path / "run"
+    updates, run, weight = [], tmp_path / "run", model.get_parameter("3.weight")
     with dynoscope.watch(model, optimizer, run=run, strict=True, quiet=True) as scope:
         for _ in range(3):
             optimizer.train()
             model(torch.randn(8, 64)).square().mean().backward()
-            before = model[3].weight.detach().double().clone()
+            before = weight.detach().double().clone()
             optimizer.step()
-            updates.append(float((model[3].weight.detach().double() - before).norm()))
+            updates.append(float((weight.detach().double() - before).norm()))
             optimizer.zero_grad()
             optimizer.eval()  # moves the weights
             with pytest.raises(Exception, match="not in train mode"):
@@ -315,7 +313,7 @@ def test_eval_and_train_of_schedule_free_are_no_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("relative", [False, True])
 def test_adafactor_of_transformers(relative: bool, tmp_path: Path) -> None:
     model = net()
-    optimizer = transformers.Adafactor(
+    optimizer = adafactor(
         model.parameters(),
         lr=None if relative else LR,
         relative_step=relative,
