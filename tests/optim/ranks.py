@@ -33,7 +33,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dynoscope.optim import Lion, LionK, NormGD, OrtSepNorm, SepNorm
-from dynoscope.optim._shards import Layout, gather, layout, local, sum_over_shards
+from dynoscope.optim._shards import gather, sum_over_shards
+from dynoscope.sharding import Layout, layout, local
 from tests.optim import layers
 
 Pairs: TypeAlias = Sequence[tuple[Tensor, Tensor]]
