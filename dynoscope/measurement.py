@@ -256,11 +256,14 @@ class Host:
             follow each other in the subject's order.
         channels: shape (len(CHANNEL_QUANTITIES), all channels of all
             normalization layers), float64.
+        failed: of processes that share the model, those (by rank) whose shards are
+            missing in the numbers, which then mean nothing.
     """
 
     sums: FloatArray
     rows: FloatArray
     channels: FloatArray
+    failed: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

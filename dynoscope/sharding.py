@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
 
-__all__ = ["Layout", "aligned", "cut", "layout", "local"]
+__all__ = ["Layout", "aligned", "counts_once", "cut", "layout", "local", "rows_here"]
 
 
 class Layout(NamedTuple):
@@ -88,6 +88,42 @@ def cut(whole: Tensor, its_layout: Layout) -> Tensor:
         whole, mesh, [Replicate()] * mesh.ndim, run_check=False
     )
     return local(replicated.redistribute(placements=its_layout.placements))
+
+
+def rows_here(tensor: Tensor) -> Tensor:
+    """Which entries of the first dimension the local shard has something of, int64."""
+    entries, its_layout = torch.arange(tensor.shape[0]), layout(tensor)
+    if its_layout is None:
+        return entries
+    from torch.distributed.tensor import Replicate
+
+    _, mesh, placements = its_layout
+    of_rows = tuple(
+        placement if getattr(placement, "dim", None) == 0 else Replicate()
+        for placement in placements
+    )
+    return cut(entries, Layout(entries.shape, mesh, of_rows))
+
+
+def counts_once(tensor: Tensor, group: "ProcessGroup") -> bool:
+    """Whether the local shard counts: of those that are alike, that of one process.
+
+    A mesh is one of several with the same weights where it is a slice of a larger one,
+    and a plain tensor is on every process: what the group's first process has part in
+    counts. It counts once where a dimension of the mesh replicates it.
+    """
+    first = torch.distributed.get_global_rank(group, 0)
+    its_layout = layout(tensor)
+    if its_layout is None:
+        return torch.distributed.get_rank() == first
+    _, mesh, placements = its_layout
+    coordinate = mesh.get_coordinate()
+    if coordinate is None or first not in mesh.mesh:
+        return False
+    return all(
+        at == 0 or not placement.is_replicate()
+        for at, placement in zip(coordinate, placements, strict=True)
+    )
 
 
 def _as_dtensor(tensor: Tensor) -> "DTensor | None":
