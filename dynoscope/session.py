@@ -7,17 +7,20 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynoscope.errors import RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
-from dynoscope.hooks import Models, Optimizers, Watcher, find_watched
+from dynoscope.hooks import Models, Optimizers, Watcher, find_watched, processes_of
 from dynoscope.reader import Run, open_run
-from dynoscope.recorder import Recorder
+from dynoscope.recorder import Bystander, Recorder
 from dynoscope.schedule import Schedule, as_schedule
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import MANIFEST
 from dynoscope.scope import Scope
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["watch"]
 
@@ -42,12 +45,19 @@ def watch(
     thresholds: Thresholds | None = None,
     rules: Mapping[str, Rule] | None = None,
     on_finding: OnFinding = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> Iterator[Scope]:
     """Measure how an optimizer moves a model's weights, for the length of a block.
 
     The training is not changed by it: weights, optimizer state and random
     numbers are bit for bit those of the same block without it. An error of
     dynoscope's own is reported once and ends the measuring, not the training.
+
+    Where several processes train the model, all of them open the block, and the first
+    one writes. Replicas (DDP) exchange nothing for it. Of a model that is sharded
+    (`fully_shard`, tensor parallelism) each measures its shards; at measured steps,
+    which then depend on nothing but the step, the sums are completed by two
+    collectives.
 
     Args:
         model: the model that is trained; several in a sequence or a mapping, whose
@@ -72,14 +82,17 @@ def watch(
         rules: the rules to ask, by name; None for all that are registered.
         on_finding: called with each `Finding` after one of the next steps, or at the
             end of the block, on the training's thread; what it raises ends the
-            training. "raise" raises a FindingError for one of severity `error`.
+            training. "raise" raises a FindingError for one of severity `error`. It is
+            the writing process that finds.
+        process_group: the processes that train this model; None for all.
 
     Yields:
         A `Scope`, to log numbers.
 
     Raises:
         UnwatchableError: there is nothing to watch; the message says why.
-        RunExistsError: the folder holds a run already, or something else.
+        RunExistsError: the folder holds a run already, or something else; processes
+            that share a model all raise it.
         ScheduleError: `every` makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
@@ -92,18 +105,36 @@ def watch(
         exclude=exclude,
         neurons=neurons,
     )
-    watcher = Watcher(find, schedule, histograms=histograms)
-    watched = watcher.watched
-    judge = Judge(watched.subject, thresholds, rules) if findings else None
+    processes = processes_of(model, process_group)
+    watcher = processes.agree(
+        lambda: Watcher(find, schedule, histograms=histograms, processes=processes),
+        lambda made: (
+            made.watched.subject.layers,
+            every if isinstance(every, int) else "a schedule",
+            histograms,
+        ),
+    )
+    if not processes.writes:
+        with _beside(watcher, run, resume=resume, strict=strict) as scope:
+            yield scope
+        return
+    subject = watcher.watched.subject
+    judge = Judge(subject, thresholds, rules) if findings else None
     herald = Herald(judge, on_finding, quiet=quiet) if judge else None
-    folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
-    watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
     settings = {
         "config": {} if config is None else config,
-        "every": every if isinstance(every, int) else repr(every),
+        "every": _interval(every),
     }
-    recorder = Recorder(folder, watched.subject, settings, strict=strict, judge=herald)
-    recorder.start()  # a folder that cannot be written is said here, as it is
+
+    def begin() -> tuple[Path, int, Recorder]:
+        folder = Path(run) if run is not None else _fresh_folder(subject.model)
+        step = _prepare(folder, resume=resume, overwrite=overwrite)
+        recorder = Recorder(folder, subject, settings, strict=strict, judge=herald)
+        recorder.start()  # a folder that cannot be written is said here, as it is
+        return folder, step, recorder
+
+    folder, step, recorder = processes.lead(begin, lambda begun: begun[:2])
+    watcher.start_at(step)
     failure: BaseException | None = None
     try:
         watcher.attach(recorder, herald.deliver if herald else None)
@@ -120,6 +151,31 @@ def watch(
         # What raised in the block is not to be hidden by what raises here.
         if herald is not None:
             herald.deliver(only_say=failure is not None)
+
+
+@contextlib.contextmanager
+def _beside(
+    watcher: Watcher, run: str | os.PathLike[str] | None, *, resume: bool, strict: bool
+) -> Iterator[Scope]:
+    """Watch on a process that does not write: what its sums need, and the count."""
+    processes = watcher.processes
+    if processes.sharded:
+        folder, step = processes.follow()
+    else:
+        folder, step = Path("runs" if run is None else run), 0
+        if resume and (folder / MANIFEST).exists():
+            step = _next_step(open_run(folder))
+    watcher.start_at(step)
+    bystander = Bystander(processes.rank, strict=strict)
+    try:
+        watcher.attach(bystander)
+        yield Scope(folder, watcher, bystander)
+    finally:
+        watcher.detach()
+
+
+def _interval(every: int | Schedule) -> int | str:
+    return every if isinstance(every, int) else repr(every)
 
 
 def _fresh_folder(model: str) -> Path:

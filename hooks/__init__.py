@@ -6,6 +6,7 @@ from dynoscope.hooks.constraint import constraint_rows
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
+from dynoscope.hooks.processes import Processes, processes_of
 from dynoscope.hooks.recognition import register_optimizer
 from dynoscope.hooks.subject import Optimizers, Watched, find_watched
 from dynoscope.hooks.watcher import Watcher
@@ -16,6 +17,7 @@ __all__ = [
     "ModelLoss",
     "Models",
     "Optimizers",
+    "Processes",
     "Samples",
     "Watched",
     "Watcher",
@@ -24,5 +26,6 @@ __all__ = [
     "find_watched",
     "full_gradient_rows",
     "invariance_rows",
+    "processes_of",
     "register_optimizer",
 ]

@@ -12,10 +12,19 @@ from torch import nn
 
 from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.optimizers import Adapter, Group
-from dynoscope.hooks.parameters import Found, Models, model_of, name_of, parameters_in
+from dynoscope.hooks.parameters import (
+    Found,
+    Models,
+    class_name,
+    model_of,
+    name_of,
+    parameters_in,
+    reshard,
+)
 from dynoscope.hooks.recognition import adapter_for
 from dynoscope.hooks.wrappers import is_rotational, resolve
 from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
+from dynoscope.sharding import layout
 
 __all__ = ["Moved", "Optimizers", "Watched", "find_watched"]
 
@@ -73,6 +82,15 @@ class Watched:
     model: nn.Module
     optimizers: tuple[Moved, ...]
     parameters: tuple[nn.Parameter, ...]
+    owners: tuple[tuple[nn.Module, str], ...]  # each parameter's module and attribute
+
+    def is_sharded_since(self) -> bool:
+        """Whether the model now has DTensors in place of what was found."""
+        now = (module._parameters.get(name) for module, name in self.owners)
+        return any(
+            new is not old and new is not None and layout(new) and not layout(old)
+            for new, old in zip(now, self.parameters, strict=True)
+        )
 
     @property
     def groups(self) -> list[Group]:
@@ -108,6 +126,7 @@ def find_watched(
     """
     own, adapters = model_of(model), _adapters(optimizer)
     optimizers = list(adapters)
+    reshard(own)
     found = list(parameters_in(own))
     groups = _group_of_each(optimizers)
     for each in optimizers:
@@ -115,7 +134,9 @@ def find_watched(
     chosen = [
         f
         for f in found
-        if id(f.parameter) in groups and _is_chosen(f.names[0], include, exclude)
+        if id(f.parameter) in groups
+        and f.parameter.numel()
+        and _is_chosen(f.names[0], include, exclude)
     ]
     if not chosen:
         moved = (f.names[0] for f in found if id(f.parameter) in groups)
@@ -165,16 +186,18 @@ def _watched(
         layers=tuple(layers),
         normalization=tuple(_channels(chosen)),
         optimizer=OptimizerInfo.joined(infos),
-        unwatched={
-            f.names[0]: (
-                "excluded" if id(f.parameter) in groups else "not in the optimizer"
-            )
-            for f in found
-            if f not in chosen
-        },
+        unwatched={f.names[0]: _reason(f, groups) for f in found if f not in chosen},
         optimizers=infos if len(infos) > 1 else (),
     )
-    return Watched(subject, model, tuple(moved), parameters)
+    owners = tuple((f.module, f.attribute) for f in chosen)
+    return Watched(subject, model, tuple(moved), parameters, owners)
+
+
+def _reason(found: Found, groups: Mapping[int, int]) -> str:
+    """Why a parameter is not measured."""
+    if id(found.parameter) not in groups:
+        return "not in the optimizer"
+    return "excluded" if found.parameter.numel() else "it has no elements"
 
 
 def _adapters(optimizer: Optimizers) -> dict[torch.optim.Optimizer, Adapter]:
@@ -256,7 +279,7 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
         name=found.names[0],
         shape=tuple(parameter.shape),
         dtype=str(parameter.dtype).removeprefix("torch."),
-        module=type(found.module).__name__,
+        module=class_name(found.module),
         group=group,
         rows=parameter.shape[0] if neurons and parameter.dim() > 1 else 0,
         aliases=tuple(found.names[1:]),
@@ -269,7 +292,7 @@ def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
         if _is_normalization(module) and found.parameter is _offset(module):
             yield Channels(
                 name=found.names[0],
-                module=type(module).__name__,
+                module=class_name(module),
                 channels=found.parameter.numel(),
                 layer=index,
             )
@@ -277,7 +300,7 @@ def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
 
 def _is_normalization(module: nn.Module) -> bool:
     # Models bring RMSNorms and LayerNorms of their own; the name says what they are.
-    named = type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
+    named = class_name(module).endswith(("RMSNorm", "LayerNorm"))
     return named or isinstance(module, NORMALIZATIONS)
 
 

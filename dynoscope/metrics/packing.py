@@ -46,7 +46,10 @@ class Packing:
 
     def __init__(self, devices: Sequence[Sequence[Columns]]) -> None:
         owners = list(itertools.chain.from_iterable(devices))
-        self._widths = [[*map(sum, zip(*(c.widths for c in owned), strict=True))] for owned in devices]
+        self._widths = [
+            [*map(sum, zip(*(c.widths for c in owned), strict=True))]
+            for owned in devices
+        ]
         self._layers = np.array([c.layer for c in owners], dtype=np.intp)
         self._piece_starts = _starts([c.pieces for c in owners])
         order = np.argsort(self._layers)

@@ -229,7 +229,7 @@ class Recorder:
         self._rows.clear()
 
     def _drain(self) -> None:
-        measurements = _drained(self._measurements)
+        measurements = filter(self._is_whole, _drained(self._measurements))
         while batch := list(itertools.islice(measurements, BATCH)):
             for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
                 self._record(list(alike))
@@ -243,6 +243,18 @@ class Recorder:
             self._table(table).append(batch.columns)
         if time.monotonic() >= self._next_beat:
             self._beat()
+
+    def _is_whole(self, measurement: Measurement) -> bool:
+        """Whether no process has failed to add its shards to the numbers."""
+        failed = measurement.fetch().failed
+        if failed:
+            self.note(
+                f"measuring failed on process {', '.join(map(str, failed))}, where it is "
+                "said why; without its shards nothing is recorded"
+            )
+            self.progress["lost"] += 1
+            self._bytes_taken += measurement.nbytes
+        return not failed
 
     def _record(self, batch: list[Measurement]) -> None:
         if batch[0].subject is not self._subject:

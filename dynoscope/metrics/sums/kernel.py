@@ -10,6 +10,7 @@ import torch
 from dynoscope.measurement import Host, Sum
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
+from dynoscope.metrics.sums.histogram import Counted
 from dynoscope.metrics.sums.native import Native, is_supported
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.shards import Reduction
@@ -98,7 +99,9 @@ class Kernel:
                     _Member([at[i] for i in group], block, pack)
                 )
             placed.append((pack, [i for group in groups for i in group]))
-        self._reduction = processes and Reduction(specs, placed, processes)
+        self._reduction = (
+            None if processes is None else Reduction(specs, placed, processes)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -158,11 +161,11 @@ class Kernel:
                     tensors = (parameters[i], grads[i], momenta[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
 
-    def ship(self, *, failed: bool = False) -> Callable[[], Host] | None:
+    def ship(self, *, failed: bool = False) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.
 
         With several processes all of them ship at the same steps, and only the first
-        is given the function, the others None.
+        has the numbers.
 
         Args:
             failed: one of the other two calls raised here; there is nothing to ship,
@@ -176,6 +179,17 @@ class Kernel:
             return self._reduction.ship(failed=failed)
         waits = [pack.ship() for pack in self._packs]
         return lambda: self._packing.unpack([wait() for wait in waits])
+
+    def add_up(
+        self, counted: Sequence[Counted], *, failed: bool = False
+    ) -> Sequence[Counted]:
+        """Histograms as the first process is to have them: those of all processes.
+
+        Several processes do it at the same steps, before they ship. See `ship`.
+        """
+        if self._reduction is None:
+            return counted
+        return self._reduction.add_up(counted, failed=failed)
 
 
 def _groups(specs: Sequence[Spec]) -> list[list[int]]:

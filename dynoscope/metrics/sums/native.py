@@ -77,7 +77,7 @@ class Native:
         self.sums, self._rows, self._channels = pack.claim(specs)
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
-        self._saved = [torch.empty_like(weight) for weight in weights]
+        self._saved = [torch.empty_like(weight.detach()) for weight in weights]
         self._output = np.array(
             [
                 *(view.data_ptr() for view in (self.sums, self._rows, self._channels)),

@@ -1,7 +1,7 @@
 """Sums of shards, completed over the processes that train one model together."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,10 @@ import torch.distributed
 from torch import Tensor
 
 from dynoscope.measurement import UNIT_SUMS, Host, Sum
+from dynoscope.metrics.histograms import BINS
 from dynoscope.metrics.packing import Packing
-from dynoscope.metrics.sums.pack import Pack, start_copy
+from dynoscope.metrics.sums.histogram import Counted
+from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.turning import Turning, rejoin
 from dynoscope.sharding import counts_once, layout, rows_here
@@ -70,6 +72,7 @@ class Reduction:
             device,
         )
         self._largest = Pack([(1, len(specs))], torch.float64, device)
+        self._counts_once = [counts_once(spec.parameter, group) for spec in specs]
         starts = np.cumsum([[0, 0, 0], *(c.widths for c in columns)], axis=0)
         self._routes = [
             (pack, _routes([(specs[i], starts[i]) for i in at], group, device))
@@ -81,35 +84,57 @@ class Reduction:
         """Host bytes that one step's numbers hold until they are fetched."""
         return self._whole.flat.nbytes + self._largest.flat.nbytes
 
-    def ship(
-        self, counts: Sequence[Tensor] = (), *, failed: bool = False
-    ) -> Callable[[], Host] | None:
+    def ship(self, *, failed: bool = False) -> Callable[[], Host]:
         """Complete the sums, and start their copies to the host.
 
         Args:
-            counts: more tensors to be added up, in place, one collective for each.
             failed: this process has no sums; the others are not to wait for it.
 
         Returns:
-            A function that waits for the numbers, on the first process; else None.
+            A function that waits for the numbers; only the first process has them.
 
         Raises:
             GroupError: a collective failed; it makes no sense to enter another.
             Exception: any other is of this process alone, the collectives are done.
         """
-        failure: Exception | None = None
-        try:
-            self._collect(failed)
-        except Exception as error:
-            failure = error
+        failure = _attempt(lambda: self._collect(failed))
+        if failure is not None:
             self._collect(failed=True)
-        self._enter(counts)
+        self._reduce(self._whole.flat, torch.distributed.ReduceOp.SUM)
+        self._reduce(self._largest.flat, torch.distributed.ReduceOp.MAX)
         if failure is not None:
             raise failure
         if self._rank:
-            return None
+            return _elsewhere
         waits = self._whole.ship(), self._largest.ship()
         return lambda: self._unpack(*(wait() for wait in waits))
+
+    @torch.no_grad()
+    def add_up(self, counted: Sequence[Counted], *, failed: bool) -> list[Counted]:
+        """Histograms of all shards, on the first process; a collective more.
+
+        Args:
+            counted: histograms of the shards that are here.
+            failed: this process has none; the others are not to wait for it.
+
+        Raises:
+            GroupError: as for `ship`, like all other errors.
+        """
+        layers = range(len(self._counts_once))
+        whole = torch.zeros(
+            2, len(layers), BINS, dtype=torch.int64, device=self._whole.flat.device
+        )
+
+        def collect() -> None:
+            for at, counts in () if failed else counted:
+                once = [k for k, layer in enumerate(at) if self._counts_once[layer]]
+                whole[:, [at[k] for k in once]] = counts[:, once].to(whole.device)
+
+        failure = _attempt(collect)
+        self._reduce(whole, torch.distributed.ReduceOp.SUM)
+        if failure is not None:
+            raise failure
+        return [] if self._rank else [Counted(layers, whole)]
 
     @torch.no_grad()
     def _collect(self, failed: bool) -> None:
@@ -136,12 +161,9 @@ class Reduction:
     def _taken(self, part: Tensor, route: _Route) -> Tensor:
         return part.index_select(1, route.source).to(self._whole.flat)
 
-    def _enter(self, counts: Sequence[Tensor]) -> None:
-        reduce, to, op = torch.distributed.reduce, self._first, torch.distributed.ReduceOp
+    def _reduce(self, x: Tensor, how: Any) -> None:
         try:
-            for x in (self._whole.flat, *counts):
-                reduce(x, to, op.SUM, self._group)
-            reduce(self._largest.flat, to, op.MAX, self._group)
+            torch.distributed.reduce(x, self._first, how, self._group)
         except Exception as error:
             raise GroupError(f"{type(error).__name__}: {error}") from error
 
@@ -157,6 +179,19 @@ class Reduction:
         return Host(
             host.sums, host.rows, host.channels, tuple(np.flatnonzero(failed).tolist())
         )
+
+
+def _attempt(work: Callable[[], None]) -> Exception | None:
+    """What goes wrong here, and must not keep the others waiting."""
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
+
+
+def _elsewhere() -> Host:
+    raise RuntimeError("the numbers are on the first process of the group")
 
 
 def _along_sq(unit_sums: Tensor) -> Tensor:
