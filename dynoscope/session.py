@@ -5,7 +5,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,26 +114,46 @@ def watch(
             histograms,
         ),
     )
-    if not processes.writes:
-        with _beside(watcher, run, resume=resume, strict=strict) as scope:
-            yield scope
-        return
-    subject = watcher.watched.subject
-    judge = Judge(subject, thresholds, rules) if findings else None
-    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
-    settings = {
-        "config": {} if config is None else config,
-        "every": _interval(every),
-    }
+    if processes.writes:
+        settings = {
+            "config": {} if config is None else config,
+            "every": every if isinstance(every, int) else repr(every),
+        }
+        subject = watcher.watched.subject
+        judge = Judge(subject, thresholds, rules) if findings else None
+        herald = Herald(judge, on_finding, quiet=quiet) if judge else None
+
+        def start(folder: Path) -> Recorder:
+            recorder = Recorder(folder, subject, settings, strict=strict, judge=herald)
+            recorder.start()  # a folder that cannot be written is said here, as it is
+            return recorder
+
+        prepare = functools.partial(
+            _prepared, run, subject.model, resume=resume, overwrite=overwrite
+        )
+        block = _writing(watcher, prepare, start, herald, quiet=quiet)
+    else:
+        block = _beside(watcher, run, resume=resume, strict=strict)
+    with block as scope:
+        yield scope
+
+
+@contextlib.contextmanager
+def _writing(
+    watcher: Watcher,
+    prepare: Callable[[], tuple[Path, int]],
+    start: Callable[[Path], Recorder],
+    herald: Herald | None,
+    *,
+    quiet: bool,
+) -> Iterator[Scope]:
+    """Watch and write; `prepare` gives the folder and the first step."""
 
     def begin() -> tuple[Path, int, Recorder]:
-        folder = Path(run) if run is not None else _fresh_folder(subject.model)
-        step = _prepare(folder, resume=resume, overwrite=overwrite)
-        recorder = Recorder(folder, subject, settings, strict=strict, judge=herald)
-        recorder.start()  # a folder that cannot be written is said here, as it is
-        return folder, step, recorder
+        folder, step = prepare()
+        return folder, step, start(folder)
 
-    folder, step, recorder = processes.lead(begin, lambda begun: begun[:2])
+    folder, step, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
     watcher.start_at(step)
     failure: BaseException | None = None
     try:
@@ -174,8 +194,12 @@ def _beside(
         watcher.detach()
 
 
-def _interval(every: int | Schedule) -> int | str:
-    return every if isinstance(every, int) else repr(every)
+def _prepared(
+    run: str | os.PathLike[str] | None, model: str, *, resume: bool, overwrite: bool
+) -> tuple[Path, int]:
+    """The run's folder, ready to be written, and the number of the first step."""
+    folder = Path(run) if run is not None else _fresh_folder(model)
+    return folder, _prepare(folder, resume=resume, overwrite=overwrite)
 
 
 def _fresh_folder(model: str) -> Path:

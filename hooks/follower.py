@@ -191,7 +191,3 @@ def _here(tensor: _T, parameter: Tensor) -> _T:
     if layout(tensor) is None and tensor.shape == local(parameter).shape:
         return tensor  # of an optimizer that takes the shard for a whole tensor
     return local(aligned(tensor, its_layout))
-
-
-def _dense(grad: Tensor | None) -> Tensor | None:
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad

@@ -100,8 +100,10 @@ def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:
         along_sq: sum of the parts' b**2/a, what their updates have along the weight.
     """
     a, b, turn_sq = summed
+    # as the parts' are taken, so that a unit of one part is left as it is
+    whole_sq = np.divide(b * b, a, out=np.zeros_like(b), where=a != 0)
     # less than nothing is rounding; NaN stays
-    return Turning(a, b, turn_sq + np.maximum(along_sq - b * _slope(a, b), 0))
+    return Turning(a, b, turn_sq + np.maximum(along_sq - whole_sq, 0))
 
 
 def _slope(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -249,8 +249,8 @@ class Recorder:
         failed = measurement.fetch().failed
         if failed:
             self.note(
-                f"measuring failed on process {', '.join(map(str, failed))}, where it is "
-                "said why; without its shards nothing is recorded"
+                f"measuring failed on process {', '.join(map(str, failed))}, where it "
+                "is said why; without its shards nothing is recorded"
             )
             self.progress["lost"] += 1
             self._bytes_taken += measurement.nbytes
