@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dynoscope
 from dynoscope.metrics.sums import Kernel
+from dynoscope.metrics.sums.native import SWITCH
 from dynoscope.metrics.sums.shards import Reduction
 from tests.hooks.ranks import OPTIMIZERS, SETUPS, STEPS, Net, loss_of, train
 from tests.spawning import join_group
@@ -57,6 +58,8 @@ def as_single(folder: Path) -> dict[str, bool]:
         if math.prod(setup.mesh) != torch.distributed.get_world_size():
             continue
         for kind, make in OPTIMIZERS.items():
+            # one of them by torch's own operations
+            os.environ[SWITCH] = str(int(kind != "adamw"))
             states = []
             for watched in (True, False):
                 model, parts = setup.build()

@@ -90,8 +90,7 @@ class Native:
         self._partial = np.empty((len(self._chunks), len(Sum)))
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
-            name: _Inputs(weights)
-            for name in ("weight", "grad", "momentum", "second")
+            name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
         self._is_large = sum(spec.numel for spec in specs) > SERIAL
