@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.parameters import Models, model_of
+from dynoscope.hooks.parameters import Models, model_of, reshard
 from dynoscope.sharding import layout
 
 if TYPE_CHECKING:
@@ -177,7 +177,9 @@ def processes_of(model: Models, group: "ProcessGroup | None" = None) -> Processe
 
 def _is_cut(model: Models) -> bool:
     """Whether a parameter is dealt out to several processes."""
-    layouts = map(layout, model_of(model).parameters())
+    own = model_of(model)
+    reshard(own)
+    layouts = map(layout, own.parameters())
     return any(lies is not None and lies.mesh.size() > 1 for lies in layouts)
 
 

@@ -105,12 +105,13 @@ def zero_redundancy(folder: Path) -> None:
     # not on top: it warns that TorchScript, which it needs, is deprecated
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    model = DistributedDataParallel(Net())
+    model = Net()
     optimizer = ZeroRedundancyOptimizer(
         model.parameters(), torch.optim.AdamW, lr=3e-3, weight_decay=0.1
     )
     with watch(model, optimizer, folder / "zero"):
-        train(model, [optimizer], [rank()])
+        # the parameters stay the same objects: it may be wrapped now
+        train(DistributedDataParallel(model), [optimizer], [rank()])
 
 
 def each_by_itself(folder: Path) -> None:
@@ -165,12 +166,13 @@ def resumed(folder: Path) -> list[int]:
 
 def after_validation(folder: Path) -> None:
     """A forward pass leaves whole parameters in the model, which no optimizer has."""
-    model, parts = SETUPS["fsdp"].build()
+    model = Net()
+    fully_shard(model, ignored_params={model.temperature})
     optimizer = OPTIMIZERS["sgdm"](model.parameters())
     with torch.no_grad():
         loss_of(model, 0, 0)
     with watch(model, optimizer, folder / "validated"):
-        train(model, [optimizer], parts, range(1))
+        train(model, [optimizer], [rank()], range(1))
 
 
 def refusals(folder: Path) -> dict[str, str]:
@@ -196,6 +198,8 @@ def refusals(folder: Path) -> dict[str, str]:
     ask(
         "unfound", lambda: enter("unfound", include="no such layer" if rank() else None)
     )
+    alone = torch.distributed.new_group([0])
+    ask("group", lambda: enter("group", process_group=alone))
     with watch(model, optimizer, folder / "demands") as scope:
         ask("gradient", lambda: scope.measure_full_gradient([1], loss_of))
         ask("invariance", lambda: scope.probe_scale_invariance(nn.Module.__call__))

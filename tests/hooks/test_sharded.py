@@ -180,7 +180,13 @@ class TestShards:
         ],
     )
     def test_all_raise_the_same(self, two: Found, case: str, said: str) -> None:
-        assert re.search(said, two.all_say("refusals")[case])
+        for found in two.said:
+            assert re.search(said, found["refusals"][case])
+
+    def test_a_group_of_others(self, two: Found) -> None:
+        first, second = (said["refusals"]["group"] for said in two.said)
+        assert "is on process 1 as well, which is not in process_group" in first
+        assert "this process is not in process_group" in second
 
     def test_nothing_is_written_where_processes_disagree(self, two: Found) -> None:
         for name in ("apart", "one", "unfound"):
