@@ -53,5 +53,5 @@ class FullyShardedDataParallel(nn.Module):
 
 
 def test_flat_pieces_are_refused() -> None:
-    with pytest.raises(UnwatchableError, match="use .*fully_shard$"):
+    with pytest.raises(UnwatchableError, match=r"use .*fully_shard$"):
         reshard(nn.Sequential(FullyShardedDataParallel()))
