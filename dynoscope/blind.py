@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from dynoscope.errors import MeasurementError
+from dynoscope.hooks import ALONE
 from dynoscope.measurement import Rows, ScalarEntry
 
 __all__ = ["Blind", "unwatched"]
@@ -20,7 +21,12 @@ class Blind:
 
     Args:
         error: why dynoscope could not start.
+
+    Attributes:
+        processes: as if there were no others.
     """
+
+    processes = ALONE
 
     def __init__(self, error: Exception) -> None:
         self._error = error

@@ -10,9 +10,10 @@ import torch
 
 from dynoscope import hooks
 from dynoscope.blind import Blind
-from dynoscope.hooks import Watcher
+from dynoscope.errors import MeasurementError
+from dynoscope.hooks import Watched, Watcher
 from dynoscope.measurement import Rows, ScalarEntry
-from dynoscope.recorder import Recorder
+from dynoscope.recorder import Bystander, Recorder
 
 __all__ = ["Scope"]
 
@@ -20,14 +21,22 @@ __all__ = ["Scope"]
 class Scope:
     """The running watch, as `with dynoscope.watch(...) as scope` gives it.
 
+    Where several processes train one model, each has one, and one process writes.
+
     Attributes:
-        run: the run's folder.
+        run: the run's folder; where another process has made up its name, the folder
+            that this is in.
+        writes: whether this process writes the run; what others log is left out.
     """
 
     def __init__(
-        self, run: Path, watcher: Watcher | Blind, recorder: Recorder | Blind
+        self,
+        run: Path,
+        watcher: Watcher | Blind,
+        recorder: Recorder | Bystander | Blind,
     ) -> None:
         self.run = run
+        self.writes = watcher.processes.writes
         self._watcher = watcher
         self._recorder = recorder
         self._first_step = watcher.taken
@@ -97,9 +106,7 @@ class Scope:
                 that depends on no watched parameter; nothing is recorded.
         """
         return self._record(
-            hooks.full_gradient_rows(
-                self._watcher.watched, loader, loss_fn, batches, samples
-            )
+            hooks.full_gradient_rows(self._whole, loader, loss_fn, batches, samples)
         )
 
     def probe_scale_invariance(self, loss_fn: hooks.ModelLoss) -> pd.DataFrame:
@@ -120,7 +127,7 @@ class Scope:
         Raises:
             MeasurementError: the loss is not one finite number.
         """
-        return self._record(hooks.invariance_rows(self._watcher.watched, loss_fn))
+        return self._record(hooks.invariance_rows(self._whole, loss_fn))
 
     def count_dead_channels(
         self,
@@ -148,9 +155,7 @@ class Scope:
             MeasurementError: no batch, or no module to look at.
         """
         return self._record(
-            hooks.activity_rows(
-                self._watcher.watched, loader, forward, batches, channel_dim
-            )
+            hooks.activity_rows(self._whole, loader, forward, batches, channel_dim)
         )
 
     def measure_constraint(
@@ -171,7 +176,17 @@ class Scope:
                 its gradient alone.
         """
         number = None if loss is None else _fetcher("loss", loss)()
-        return self._record(hooks.constraint_rows(self._watcher.watched, number))
+        return self._record(hooks.constraint_rows(self._whole, number))
+
+    @property
+    def _whole(self) -> Watched:
+        """What is watched, provided that all of it is here."""
+        if self._watcher.processes.sharded:
+            raise MeasurementError(
+                "this needs the whole model in each process, and it is sharded; load a "
+                "checkpoint of it into a model that is not, and watch that"
+            )
+        return self._watcher.watched
 
     def _record(self, rows: Rows) -> pd.DataFrame:
         when = {"step": self.step, "wall_time": time.time()}

@@ -5,21 +5,25 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynoscope.blind import unwatched
 from dynoscope.ending import Ending
 from dynoscope.errors import DynoscopeError, RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
-from dynoscope.hooks import Models, Optimizers, Watcher, find_watched
+from dynoscope.hooks import Models, Optimizers, Watcher, find_watched, processes_of
+from dynoscope.measurement import Subject
 from dynoscope.reader import Run, open_run
-from dynoscope.recorder import Recorder
+from dynoscope.recorder import Bystander, Recorder
 from dynoscope.schedule import Schedule, as_schedule
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import MANIFEST
 from dynoscope.scope import Scope
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["watch"]
 
@@ -44,12 +48,19 @@ def watch(
     thresholds: Thresholds | None = None,
     rules: Mapping[str, Rule] | None = None,
     on_finding: OnFinding = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> Iterator[Scope]:
     """Measure how an optimizer moves a model's weights, for the length of a block.
 
     The training is not changed by it: weights, optimizer state and random
     numbers are bit for bit those of the same block without it. An error of
     dynoscope's own is reported once and ends the measuring, not the training.
+
+    Where several processes train the model, all of them open the block, and the first
+    one writes. Replicas (DDP) exchange nothing for it. Of a model that is sharded
+    (`fully_shard`, tensor parallelism) each measures its shards; at measured steps,
+    which then depend on nothing but the step, the sums are completed by two
+    collectives.
 
     Args:
         model: the model that is trained; several in a sequence or a mapping, whose
@@ -74,14 +85,17 @@ def watch(
         rules: the rules to ask, by name; None for all that are registered.
         on_finding: called with each `Finding` after one of the next steps, or at the
             end of the block, on the training's thread; what it raises ends the
-            training. "raise" raises a FindingError for one of severity `error`.
+            training. "raise" raises a FindingError for one of severity `error`. It is
+            the writing process that finds.
+        process_group: the processes that train this model; None for all.
 
     Yields:
         A `Scope`, to log numbers.
 
     Raises:
         UnwatchableError: there is nothing to watch; the message says why.
-        RunExistsError: the folder holds a run already, or something else.
+        RunExistsError: the folder holds a run already, or something else; processes
+            that share a model all raise it.
         ScheduleError: `every` makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
@@ -94,33 +108,109 @@ def watch(
         exclude=exclude,
         neurons=neurons,
     )
-    trouble: Exception | None = None
-    try:
-        watcher = Watcher(find, schedule, histograms=histograms)
+    settings = {
+        "config": {} if config is None else config,
+        "every": every if isinstance(every, int) else repr(every),
+    }
+
+    def begin() -> contextlib.AbstractContextManager[Scope]:
+        processes = processes_of(model, process_group)
+        watcher = processes.agree(
+            lambda: Watcher(find, schedule, histograms=histograms, processes=processes),
+            lambda made: (
+                made.watched.subject.layers,
+                every if isinstance(every, int) else "a schedule",
+                histograms,
+            ),
+        )
+        if not processes.writes:
+            return _beside(watcher, run, resume=resume, strict=strict)
         subject = watcher.watched.subject
         judge = Judge(subject, thresholds, rules) if findings else None
         herald = None
         if judge is not None:
             herald = Herald(judge, on_finding, quiet=quiet, strict=strict)
-        folder = Path(run) if run is not None else _fresh_folder(subject.model)
-        watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
-        settings = {
-            "config": {} if config is None else config,
-            "every": every if isinstance(every, int) else repr(every),
-        }
-        recorder = Recorder(folder, subject, settings, strict=strict, judge=herald)
-        recorder.start()  # a folder that cannot be written is said here, as it is
-    except Exception as error:
-        if strict or isinstance(error, DynoscopeError | OSError):
-            raise
-        trouble = error
-    if trouble is not None:
-        with unwatched(optimizer, trouble) as blind:
-            yield Scope(Path(run or "runs"), blind, blind)
-        return
+        prepare = functools.partial(
+            _prepared, run, subject.model, resume=resume, overwrite=overwrite
+        )
+        start = functools.partial(
+            _started, subject, settings, strict=strict, judge=herald
+        )
+        return _writing(watcher, prepare, start, herald, quiet=quiet)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            scope = stack.enter_context(begin())
+        except Exception as error:
+            if strict or isinstance(error, DynoscopeError | OSError):
+                raise
+            blind = stack.enter_context(unwatched(optimizer, error))
+            scope = Scope(Path(run or "runs"), blind, blind)
+        yield scope
+
+
+@contextlib.contextmanager
+def _writing(
+    watcher: Watcher,
+    prepare: Callable[[], tuple[Path, int]],
+    start: Callable[[Path], Recorder],
+    herald: Herald | None,
+    *,
+    quiet: bool,
+) -> Iterator[Scope]:
+    """Watch and write; `prepare` gives the folder and the first step."""
+
+    def begin() -> tuple[Path, int, Recorder]:
+        folder, step = prepare()
+        return folder, step, start(folder)
+
+    folder, step, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
+    watcher.start_at(step)
     with Ending(folder, watcher, recorder, herald, quiet=quiet):
         watcher.attach(recorder, herald.deliver if herald else None)
         yield Scope(folder, watcher, recorder)
+
+
+def _started(
+    subject: Subject,
+    settings: dict[str, Any],
+    folder: Path,
+    *,
+    strict: bool,
+    judge: Herald | None,
+) -> Recorder:
+    recorder = Recorder(folder, subject, settings, strict=strict, judge=judge)
+    recorder.start()  # a folder that cannot be written is said here, as it is
+    return recorder
+
+
+@contextlib.contextmanager
+def _beside(
+    watcher: Watcher, run: str | os.PathLike[str] | None, *, resume: bool, strict: bool
+) -> Iterator[Scope]:
+    """Watch on a process that does not write: what its sums need, and the count."""
+    processes = watcher.processes
+    if processes.sharded:
+        folder, step = processes.follow()
+    else:
+        folder, step = Path("runs" if run is None else run), 0
+        if resume and (folder / MANIFEST).exists():
+            step = _next_step(open_run(folder))
+    watcher.start_at(step)
+    bystander = Bystander(processes.rank, strict=strict)
+    try:
+        watcher.attach(bystander)
+        yield Scope(folder, watcher, bystander)
+    finally:
+        watcher.detach()
+
+
+def _prepared(
+    run: str | os.PathLike[str] | None, model: str, *, resume: bool, overwrite: bool
+) -> tuple[Path, int]:
+    """The run's folder, ready to be written, and the number of the first step."""
+    folder = Path(run) if run is not None else _fresh_folder(model)
+    return folder, _prepare(folder, resume=resume, overwrite=overwrite)
 
 
 def _fresh_folder(model: str) -> Path:

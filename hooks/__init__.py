@@ -6,16 +6,20 @@ from dynoscope.hooks.constraint import constraint_rows
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
+from dynoscope.hooks.processes import ALONE, Processes, processes_of
+from dynoscope.hooks.recognition import register_optimizer
 from dynoscope.hooks.subject import Optimizers, Watched, find_watched
 from dynoscope.hooks.unstepped import Unstepped
 from dynoscope.hooks.watcher import Watcher
 
 __all__ = [
+    "ALONE",
     "BatchLoss",
     "Forward",
     "ModelLoss",
     "Models",
     "Optimizers",
+    "Processes",
     "Samples",
     "Unstepped",
     "Watched",
@@ -25,4 +29,6 @@ __all__ = [
     "find_watched",
     "full_gradient_rows",
     "invariance_rows",
+    "processes_of",
+    "register_optimizer",
 ]

@@ -4,20 +4,21 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from dynoscope.hooks.follower import Counts, Follower, has_closure, is_nested_step
+from dynoscope.errors import UnwatchableError
+from dynoscope.hooks.changes import change_between
+from dynoscope.hooks.follower import Follower, has_closure, is_nested_step
+from dynoscope.hooks.processes import ALONE, Processes
 from dynoscope.hooks.registry import hold, let_go, refuse_double
+from dynoscope.hooks.rounds import Round, measurement_of
 from dynoscope.hooks.subject import Watched
-from dynoscope.measurement import GroupState, Measurement
-from dynoscope.metrics.histograms import BINS
-from dynoscope.metrics.sums import Kernel, Spec
+from dynoscope.measurement import Measurement
+from dynoscope.metrics.sums import Counted, GroupError, Kernel, Spec
 from dynoscope.schedule import Schedule, log_spaced
 
 __all__ = ["Sink", "Watcher"]
@@ -54,9 +55,11 @@ class Watcher:
             parameters than it had.
         schedule: which rounds to measure.
         histograms: whether to count what weights and gradients are, too.
+        processes: those that train the same model.
 
     Attributes:
         watched: what is measured.
+        processes: those that train the same model.
         step: number of rounds that have ended, those of a resumed run's past included.
         skipped: measurements given up since the last one that was put.
 
@@ -71,15 +74,17 @@ class Watcher:
         schedule: Schedule,
         *,
         histograms: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
-        self._find, self._schedule = find, schedule
+        self._find, self._schedule, self.processes = find, schedule, processes
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
-        self.step = self._first = self.skipped = self._failures = 0
+        self.step = self.skipped = self._first = self._failures = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._depths, self._own_steps = [0] * count, [0] * count
-        self._round: _Round | None = None
+        self._round: Round | None = None
+        self._failed = self._is_off = False
 
     def start_at(self, step: int) -> None:
         """Count on from a step that a run has got to before."""
@@ -87,14 +92,14 @@ class Watcher:
         self._own_steps = [step] * len(self._own_steps)
 
     @property
-    def unstepped(self) -> list[int]:
-        """Optimizers that have taken no step yet."""
-        return [k for k, own in enumerate(self._own_steps) if own == self._first]
-
-    @property
     def taken(self) -> int:
         """Rounds in which an optimizer has stepped: the one that is open counts."""
         return self.step + bool(self._round and self._round.stepped)
+
+    @property
+    def unstepped(self) -> list[int]:
+        """Optimizers that have taken no step yet."""
+        return [k for k, own in enumerate(self._own_steps) if own == self._first]
 
     def attach(self, sink: Sink, after_step: Callable[[], None] | None = None) -> None:
         """Register the hooks; measurements go to `sink`.
@@ -120,8 +125,14 @@ class Watcher:
         is_attached = bool(self._handles)
         self.drop_hooks()
         let_go(self)
-        if is_attached and self._round is not None and self._round.stepped:
-            self._end_round(self._round)
+        last, self._round = self._round, None
+        if not is_attached or last is None or not last.stepped:
+            return
+        if self.processes.sharded:  # the others may be gone
+            self.step += 1
+            self.skipped += bool(last.measured)
+        else:
+            self._end_round(last)
 
     def drop_hooks(self) -> None:
         """Remove the hooks, and leave the rest as it is."""
@@ -139,8 +150,11 @@ class Watcher:
         current = self._round_of(part)
         if current.measured is not None:
             with self._measuring(current):
-                follower = self._followers[part]
-                follower.before(has_closure(args, kwargs), count=current.counting)
+                self._followers[part].before(
+                    has_closure(args, kwargs),
+                    count=current.counting,
+                    failed=self._failed,
+                )
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -148,12 +162,13 @@ class Watcher:
         self._depths[part] -= 1
         if self._depths[part]:
             return
-        current = self._round or _Round()
+        current = self._round or Round()
         try:
             if current.measured is not None:
                 with self._measuring(current):
-                    self._followers[part].after()
-                    current.measured[part] = self._own_steps[part]
+                    self._followers[part].after(failed=self._failed)
+            if current.measured is not None:
+                current.measured[part] = self._own_steps[part]
         finally:  # the step was taken, even if Ctrl-C comes at this very moment
             current.stepped.add(part)
             self._own_steps[part] += 1
@@ -163,93 +178,116 @@ class Watcher:
             self._after_step()
 
     @contextlib.contextmanager
-    def _measuring(self, current: "_Round") -> Iterator[None]:
+    def _measuring(self, current: Round) -> Iterator[None]:
         """Take the time; an error costs the round's measurement, not the training."""
         start = time.perf_counter()
         try:
             yield
         except Exception as error:
-            current.measured = None
-            self._stumble(error)
+            self._stumble(current, error)
         current.seconds += time.perf_counter() - start
 
-    def _stumble(self, error: Exception) -> None:
-        self.skipped += 1
-        self._failures += 1
+    def _stumble(self, current: Round, error: Exception) -> None:
+        if self.processes.sharded and not isinstance(error, GroupError):
+            # Where all measure together, the others would wait for this process.
+            self._failed = True
+        else:
+            current.measured = None
+            self.skipped += 1
+            self._failures += 1
+            self._is_off = self._failures >= PATIENCE or isinstance(error, GroupError)
         self._sink.fail("measuring failed", error)
-        if self._failures == PATIENCE:
-            self._sink.note(
-                f"measuring failed {PATIENCE} times in a row and is off from now on"
-            )
+        if self._is_off:
+            self._sink.note("measuring fails again and again, and is off from now on")
 
-    def _round_of(self, part: int) -> "_Round":
+    def _round_of(self, part: int) -> Round:
         """The round that this optimizer's next step belongs to."""
         current = self._round
         if current is not None and part in current.stepped:
             self._end_round(current)
         elif current is not None and current.stepped:
             return current
-        self._round = opened = _Round()
-        if self._is_due():
+        self._round = opened = Round()
+        if self.processes.measures and self._is_due(opened):
             with self._measuring(opened):
                 self._begin(opened)
         return opened
 
-    def _is_due(self) -> bool:
-        """Whether the next round is to be measured, and can be."""
+    def _is_due(self, opened: Round) -> bool:
+        """Whether a round is to be measured, and can be."""
         try:
             due = self._schedule(self.step)
         except Exception as error:
-            self._stumble(error)
+            self._stumble(opened, error)
             return False
-        if due and (self._failures >= PATIENCE or not self._sink.has_room()):
+        # Whether there is room, the first process alone can tell: see `_is_wanted`.
+        if due and (
+            self._is_off or not (self.processes.sharded or self._sink.has_room())
+        ):
             self.skipped += 1
             return False
         return due
 
-    def _begin(self, opened: "_Round") -> None:
-        if not all(moved.is_current() for moved in self.watched.optimizers):
-            self._renew()
+    def _begin(self, opened: Round) -> None:
         opened.measured = {}
         opened.counting = self._histograms and self._histogram_due(self.step)
+        if self.processes.group is not None and not self.processes.sharded:
+            self._refuse_late_shards()
+        if not all(follower.is_current() for follower in self._followers):
+            self._renew()
 
-    def _end_round(self, ended: "_Round") -> None:
+    def _end_round(self, ended: Round) -> None:
         self._round = None
         step, self.step = self.step, self.step + 1
         if ended.measured:
             with self._measuring(ended):
-                self._ship(ended, step, ended.measured)
-                self.skipped = self._failures = 0
+                self._ship(ended, step)
 
-    def _ship(self, ended: "_Round", step: int, measured: dict[int, int]) -> None:
+    def _ship(self, ended: Round, step: int) -> None:
         start = time.perf_counter()
-        fetch = self._kernel.ship()
-        followers = self._followers
-        stepped = [f for part, f in enumerate(followers) if part in measured]
-        layers = len(self.watched.subject.layers)
-        has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
-        for follower in stepped:
-            at = list(follower.moved.layers)
-            has_grad[at] = [grad is not None for grad in follower.grads]
-            limits[at] = follower.limits
-            follower.grads = []  # the training may want to free them
-        counts = [f.counts for f in stepped] if ended.counting else []
-        self._sink.put(
-            Measurement(
-                subject=self.watched.subject,
+        kernel, counted = self._kernel, self._counted(ended)
+        fetch = kernel.ship(failed=self._failed)
+        if self._is_wanted():
+            measurement = measurement_of(
+                ended,
+                self.watched.subject,
+                self._followers,
+                fetch,
+                kernel.nbytes,
+                counted,
                 step=step,
-                own_steps=tuple(map(measured.get, range(len(followers)))),
-                wall_time=time.time(),
-                groups=_groups(followers, measured),
-                has_grad=has_grad,
-                limits=limits,
-                fetch=fetch,
-                nbytes=self._kernel.nbytes + sum(c.nbytes for c in counts),
-                hook_seconds=ended.seconds + time.perf_counter() - start,
                 skipped=self.skipped,
-                histograms=_joined(counts, layers) if counts else None,
             )
-        )
+            spent = ended.seconds + time.perf_counter() - start
+            self._sink.put(dataclasses.replace(measurement, hook_seconds=spent))
+            self.skipped = self._failures = 0
+        for follower in self._followers:
+            follower.grads = []  # the training may want to free them
+
+    def _counted(self, ended: Round) -> Sequence[Counted]:
+        """Histograms of the round, if it has any."""
+        if not (ended.counting and ended.measured):
+            return []
+        counted = [c for part in ended.measured for c in self._followers[part].counted]
+        try:
+            return self._kernel.add_up(counted, failed=self._failed)
+        except GroupError:
+            raise
+        except Exception as error:
+            if not self.processes.sharded:
+                raise
+            self._stumble(ended, error)  # there is still the round's `ship` to come
+            return []
+
+    def _is_wanted(self) -> bool:
+        """Whether what was shipped is to be recorded, by this process."""
+        if not self.processes.sharded:
+            return True
+        if self._failed or not self.processes.writes:
+            return False
+        has_room = self._sink.has_room()
+        self.skipped += not has_room
+        return has_room
 
     def _adopt(self, watched: Watched) -> None:
         """Measure this from now on."""
@@ -258,87 +296,41 @@ class Watcher:
         norms = {channels.layer for channels in watched.subject.normalization}
         part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
         layers = watched.subject.layers
-        self._kernel = Kernel(
-            [
-                Spec(
-                    parameter,
-                    rows=layer.rows > 0,
-                    channels=index in norms,
-                    part=part_of[index],
-                )
-                for index, (parameter, layer) in enumerate(
-                    zip(watched.parameters, layers, strict=True)
-                )
-            ]
-        )
+        self.processes.check(watched.parameters, [layer.name for layer in layers])
+        self._followers: list[Follower] = []
+        if not self.processes.measures:
+            return
+        specs = [
+            Spec(
+                parameter,
+                rows=layer.rows > 0,
+                channels=index in norms,
+                part=part_of[index],
+            )
+            for index, (parameter, layer) in enumerate(
+                zip(watched.parameters, layers, strict=True)
+            )
+        ]
+        self._kernel = Kernel(specs, self.processes.sharing)
         self._followers = [
             Follower(moved, watched.subject, self._kernel, part)
             for part, moved in enumerate(watched.optimizers)
         ]
 
     def _renew(self) -> None:
-        """Find out anew what is there to measure: parameters came or went."""
-        before = {layer.name for layer in self.watched.subject.layers}
+        """Find out anew what is there to measure."""
+        before = self.watched
         let_go(self)
         try:
             self._adopt(self._find())
         finally:
             hold(self.watched, self)
-        after = {layer.name for layer in self.watched.subject.layers}
-        changes = [
-            f"{what} {', '.join(sorted(names)[:5])}"
-            for what, names in (("new:", after - before), ("gone:", before - after))
-            if names
-        ]
-        self._sink.note(
-            f"the optimizer's parameters changed before step {self.step} "
-            f"({'; '.join(changes) or 'replaced under the same names'}); "
-            "predictions that follow the run start anew there"
-        )
+        self._sink.note(change_between(before, self.watched, self.step))
 
-
-@dataclasses.dataclass
-class _Round:
-    """Steps that are counted as one.
-
-    Attributes:
-        measured: per optimizer that was measured, the number of its own step; None
-            where this round is not measured.
-        stepped: optimizers that have stepped.
-        counting: whether histograms are taken.
-        seconds: what the hooks have cost.
-    """
-
-    measured: dict[int, int] | None = None
-    stepped: set[int] = dataclasses.field(default_factory=set)
-    counting: bool = False
-    seconds: float = 0.0
-
-
-def _groups(
-    followers: Sequence[Follower], measured: Container[int]
-) -> Callable[[], tuple[GroupState, ...]]:
-    """Reads every group's hyperparameters; unknown where an optimizer did not step."""
-    readers: list[Callable[[], GroupState]] = []
-    for part, follower in enumerate(followers):
-        count = len(follower.moved.optimizer.param_groups)
-        readers += follower.groups if part in measured else [_unknown] * count
-    return lambda: tuple(read() for read in readers)
-
-
-def _unknown() -> GroupState:
-    return GroupState(lr=np.nan, weight_decay=np.nan)
-
-
-def _joined(
-    counts: Sequence[Counts], layers: int
-) -> Callable[[], npt.NDArray[np.int64]]:
-    """Gives the counts of all layers, 0 where an optimizer did not step."""
-
-    def read() -> npt.NDArray[np.int64]:
-        joined = np.zeros((2, layers, BINS), np.int64)
-        for each in counts:
-            joined[:, each.layers] = each.fetch()
-        return joined
-
-    return read
+    def _refuse_late_shards(self) -> None:
+        if self.watched.is_sharded_since():
+            raise UnwatchableError(
+                "the model was sharded after it was given to dynoscope.watch: call "
+                "fully_shard or parallelize_module first, then make the optimizer, "
+                "then watch them"
+            )

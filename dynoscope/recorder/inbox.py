@@ -1,6 +1,7 @@
 """What waits for the writer's thread, and how much memory that takes."""
 
 import collections
+import dataclasses
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from dynoscope.measurement import Measurement, ScalarEntry
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "landed"]
 
 _T = TypeVar("_T")
 
@@ -67,6 +68,18 @@ class Inbox:
         """Take out the rows measured on demand: a table, and its columns."""
         for table, batch in _drained(self._rows):
             yield table, batch.columns
+
+
+def landed(measurement: Measurement) -> Measurement:
+    """The measurement with its numbers on the host; waits for them."""
+    host, groups = measurement.fetch(), measurement.groups()
+    counts = measurement.histograms and measurement.histograms()
+    return dataclasses.replace(
+        measurement,
+        fetch=lambda: host,
+        groups=lambda: groups,
+        histograms=None if counts is None else lambda: counts,
+    )
 
 
 def _drained(queue: collections.deque[_T]) -> Iterator[_T]:

@@ -1,6 +1,5 @@
 """The writer thread: from the training's queue to the run folder."""
 
-import dataclasses
 import itertools
 import logging
 import os
@@ -17,7 +16,7 @@ from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
 from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.disk import Disk
-from dynoscope.recorder.inbox import Inbox
+from dynoscope.recorder.inbox import Inbox, landed
 from dynoscope.recorder.judging import Judge, Judging
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.tables import row_batch, scalar_columns
@@ -295,17 +294,19 @@ class Recorder:
             self.progress["lost"] += 1
             return None
         try:
-            host, groups = measurement.fetch(), measurement.groups()
-            counts = measurement.histograms and measurement.histograms()
+            here = landed(measurement)
+            failed = here.fetch().failed
         except Exception as error:
             self._stumble("a step's numbers did not arrive", error, 1)
             return None
-        return dataclasses.replace(
-            measurement,
-            fetch=lambda: host,
-            groups=lambda: groups,
-            histograms=None if counts is None else lambda: counts,
+        if not failed:
+            return here
+        self.progress["lost"] += 1
+        self.note(
+            f"measuring failed on process {', '.join(map(str, failed))}, where it is "
+            "said why; without its shards nothing is recorded"
         )
+        return None
 
     def _stumble(self, problem: str, error: Exception, steps: int) -> None:
         """Count steps that an error has cost; give up if it does so all the time."""

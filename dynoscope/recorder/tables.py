@@ -1,5 +1,6 @@
 """Measured steps of one optimizer to the rows of each table."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ class PartTables:
         self._subject, self._first_group = subject, first_group
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
+        self._lr_factor = np.array([layer.lr_factor for layer in subject.layers])
         decoupled = [kind in DECOUPLED for kind in subject.optimizer.kinds]
         self._decoupled = np.array(decoupled)[self._group]
         self._names = pa.array([layer.name for layer in subject.layers])
@@ -116,17 +118,18 @@ class PartTables:
             getattr(named, name)[~has_momentum] = np.nan
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
-        predicted = self._predictions(steps, groups, named)
+        downhill = self._downhill(groups, named)
+        predicted = self._predictions(steps, groups, named, downhill)
         layers = len(self._numel)
         return {
             "step": np.repeat(rounds, layers),
             "wall_time": np.repeat(times, layers),
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "numel": np.tile(self._numel, len(hosts)),
-            "lr": _per_group(groups, "lr")[:, self._group],
+            "lr": _per_group(groups, "lr")[:, self._group] * self._lr_factor,
             "weight_decay": decay,
             **derive(named),
-            "kkt_gap": kkt_gap(named, box_decay),
+            "kkt_gap": kkt_gap(downhill, box_decay),
             **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
         }
 
@@ -135,12 +138,15 @@ class PartTables:
         steps: npt.NDArray[np.int64],
         groups: list[tuple[GroupState, ...]],
         sums: LayerSums,
+        downhill: LayerSums,
     ) -> dict[str, FloatArray]:
         predicted = {name: np.full(sums.weight_sq.shape, np.nan) for name in _PREDICTED}
         effective_grad_sq = sums.grad_sq * sums.weight_sq
         sections: dict[str, Callable[[], dict[str, FloatArray]]] = {
             "predictions": lambda: self._predictor.predict(groups, effective_grad_sq),
-            "effective weight decay": lambda: self._sensitivity.columns(groups, sums),
+            "effective weight decay": lambda: self._sensitivity.columns(
+                groups, downhill
+            ),
             "trajectories": lambda: self._trajectories.predict(steps, groups, sums),
         }
         for section, work in sections.items():
@@ -159,6 +165,17 @@ class PartTables:
             "step": np.repeat(rounds, len(self._subject.normalization)),
         }
         return {"normalization": arrays("normalization", columns)}
+
+    def _downhill(
+        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
+    ) -> LayerSums:
+        """The sums for the gradient of what is minimised, also where it is -loss."""
+        sign = 1.0 - 2.0 * _per_group(groups, "maximize")[:, self._group]
+        return dataclasses.replace(
+            sums,
+            weight_grad=sign * sums.weight_grad,
+            weight_scaled_grad=sign * sums.weight_scaled_grad,
+        )
 
     def _has_momentum(
         self, groups: list[tuple[GroupState, ...]]

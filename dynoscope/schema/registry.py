@@ -151,7 +151,10 @@ _LAYERS = Table(
             "weight_decay + E<w, u>/E||w||^2, u the gradient as it enters an update.",
             "Kosson et al. 2024, appendix L, eq. 94",
         ),
-        _LR,
+        _setting(
+            "lr", "learning rate",
+            "Learning rate of this step; for Muon, of a layer of this shape.",
+        ),
         _WEIGHT_DECAY,
         _predicted(
             "pred_weight_norm", "weight_norm", "", "predicted weight norm",

@@ -26,6 +26,7 @@ from dynoscope.measurement import BOX_TOLERANCE, Sum
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, flat, is_dense
+from dynoscope.sharding import layout, local
 
 __all__ = ["Native", "available", "is_supported"]
 
@@ -62,8 +63,8 @@ def is_supported(parameter: Tensor) -> bool:
     return (
         parameter.device.type == "cpu"
         and parameter.dtype in _CODES
-        and parameter.numel() > 0
-        and is_dense(parameter)
+        and local(parameter).numel() > 0
+        and is_dense(local(parameter))
         and available()
     )
 
@@ -74,7 +75,9 @@ class Native:
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
         self.sums, self._rows, self._channels = pack.claim(specs)
-        self._saved = [torch.empty_like(p.detach()) for p in self._parameters]
+        self._is_sharded = any(layout(p) is not None for p in self._parameters)
+        weights = self._weights()
+        self._saved = [torch.empty_like(weight.detach()) for weight in weights]
         self._output = np.array(
             [
                 *(view.data_ptr() for view in (self.sums, self._rows, self._channels)),
@@ -87,11 +90,10 @@ class Native:
         self._partial = np.empty((len(self._chunks), len(Sum)))
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
-            name: _Inputs(self._parameters)
-            for name in ("weight", "grad", "momentum", "second")
+            name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
-        self._is_large = sum(p.numel() for p in self._parameters) > SERIAL
+        self._is_large = sum(spec.numel for spec in specs) > SERIAL
 
     def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
         """See `Block`."""
@@ -108,11 +110,17 @@ class Native:
                 self._settings[k, 2:] = float(second.correction), second.eps
         self._call("after", grads, "second", [s and s.v for s in seconds])
 
+    def _weights(self) -> Sequence[Tensor]:
+        """The weights that are here; shards may have moved."""
+        if self._is_sharded:
+            return [local(parameter) for parameter in self._parameters]
+        return self._parameters
+
     def _call(self, name: str, grads: Tensors, third: str, values: Tensors) -> None:
         library = _library()
         assert library is not None  # else no such block is made
         inputs = (
-            self._inputs["weight"].point_to(self._parameters),
+            self._inputs["weight"].point_to(self._weights()),
             self._inputs["grad"].point_to(grads),
             self._inputs[third].point_to(values),
         )
@@ -167,7 +175,7 @@ def _layers(specs: Sequence[Spec], saved: Sequence[Tensor]) -> npt.NDArray[np.in
     """The C struct Layer of each."""
     table, row, channel = [], 0, 0
     for spec, kept in zip(specs, saved, strict=True):
-        numel = spec.parameter.numel()
+        numel = spec.numel
         table.append(
             [
                 numel,
@@ -187,7 +195,7 @@ def _chunks(specs: Sequence[Spec]) -> npt.NDArray[np.int64]:
     """The C struct Chunk of each: a layer's follow each other, of whole rows each."""
     table = []
     for index, spec in enumerate(specs):
-        numel, unit = spec.parameter.numel(), spec.row_length or 1
+        numel, unit = spec.numel, spec.row_length or 1
         size = max(CHUNK // unit, 1) * unit
         table += [
             (index, start, min(size, numel - start)) for start in range(0, numel, size)
