@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import TableFile, current_files
 
@@ -58,14 +59,19 @@ def read_table(
     for _ in range(RETRIES):
         pieces: list[pa.Table] = []
         problems: list[str] = []
+        branches = branches_of(run)
+        cut = pending_cut(run, branches)
         try:
             for file in list_files(run, table):
-                piece, problem = _read_file(run, table, file, columns, where)
+                counted = cut.narrow(table, file.number, where)
+                piece, problem = _read_file(run, table, file, columns, counted)
                 pieces.append(piece)
                 if problem:
                     problems.append(problem)
         except FileNotFoundError:
             continue  # a journal became a part while we were reading
+        if branches_of(run) != branches:
+            continue  # rows of some files may have moved, of others not yet
         return pa.concat_tables(pieces or [_empty(table, columns)]), problems
     raise FileNotFoundError(f"the files of {run / table} keep vanishing")
 

@@ -1,0 +1,1 @@
+"""Go on with a run: where the training stands, what it supersedes, what went before."""
