@@ -102,9 +102,10 @@ def read_part(
     """Rows of a Parquet part; none, and the reason, if it is damaged."""
     try:
         there = pq.read_schema(path).names
-        chosen = (
-            None if columns is None else [name for name in columns if name in there]
-        )
+        chosen = None
+        if columns is not None:
+            wanted = dict.fromkeys([*columns, "step"])
+            chosen = [name for name in wanted if name in there]
         rows = pq.read_table(path, columns=chosen, filters=where, partitioning=None)
         return _completed(rows, _empty(table, columns).schema), ""
     except FileNotFoundError:
@@ -146,6 +147,8 @@ def rows_of(tail: Tail, table: str) -> pa.Table:
 
 def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows in a schema; a column that an older dynoscope did not write is NaN."""
+    if "own_step" in schema.names and "own_step" not in rows.column_names:
+        rows = rows.append_column("own_step", rows["step"])  # of one optimizer
     for field in schema:
         if field.name not in rows.column_names and pa.types.is_floating(field.type):
             missing = pa.array(np.full(len(rows), np.nan), field.type)

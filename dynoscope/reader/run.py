@@ -63,7 +63,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `failed`, `lost` (its process is gone), `superseded`."""
+        """`running`, `finished`, `failed`, `lost` (process gone) or `superseded`."""
         manifest = self.manifest
         if manifest["status"] != "running" or not is_gone(manifest):
             return str(manifest["status"])
@@ -222,7 +222,7 @@ class Run:
             Columns step, layer, rule, severity, message, evidence (a dict) and source.
         """
         frame = self._frame(self.table("findings"))
-        # A run that was resumed may have found the same again.
+        # A run that was resumed by an older dynoscope may have found the same again.
         frame = frame.drop_duplicates(["rule", "layer"], ignore_index=True)
         frame["evidence"] = frame["evidence"].map(json.loads)
         return frame

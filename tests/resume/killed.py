@@ -17,7 +17,11 @@ def die_at(change: int) -> None:
     left = itertools.count(change, -1)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(mode := arguments[1], str) and mode[0] in "wax"
+        writes = (
+            event == "open"
+            and isinstance(mode := arguments[1], str)
+            and mode[0] in "wax"
+        )
         if (event in CHANGES or writes) and next(left) == 0:
             os._exit(9)
 

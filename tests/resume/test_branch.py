@@ -121,7 +121,10 @@ def test_damage_is_passed_on(folder: Path) -> None:
         rows = open_run(folder).table("layers").to_pandas()
     branch_off(folder, 25)
     run = open_run(folder)
-    both = [run.table("layers").to_pandas(), run.branches[0].table("layers").to_pandas()]
+    both = [
+        run.table("layers").to_pandas(),
+        run.branches[0].table("layers").to_pandas(),
+    ]
     pd.testing.assert_frame_equal(pd.concat(both, ignore_index=True), rows)
     assert "journal-00000002.arrow: damaged" in run.branches[0].problems[0]
 
