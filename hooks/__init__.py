@@ -3,6 +3,7 @@
 from dynoscope.hooks.activity import Forward, activity_rows
 from dynoscope.hooks.batches import Samples
 from dynoscope.hooks.constraint import constraint_rows
+from dynoscope.hooks.counts import steps_taken
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
@@ -28,4 +29,5 @@ __all__ = [
     "invariance_rows",
     "processes_of",
     "register_optimizer",
+    "steps_taken",
 ]

@@ -83,9 +83,16 @@ class Watcher:
         self._round: Round | None = None
         self._failed = False
 
-    def start_at(self, step: int) -> None:
-        """Count on from a step that a run has got to before."""
-        self.step, self._own_steps = step, [step] * len(self._own_steps)
+    def start_at(self, step: int, own_steps: Sequence[int] = ()) -> None:
+        """Count on from a step that a run has got to before.
+
+        Args:
+            step: rounds that have ended.
+            own_steps: per optimizer, steps that it has taken; as many as rounds where
+                not given.
+        """
+        self.step = step
+        self._own_steps = list(own_steps) or [step] * len(self._own_steps)
 
     @property
     def taken(self) -> int:
