@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dynoscope.findings import Herald
-from dynoscope.hooks import Unstepped, Watcher
+from dynoscope.hooks import Unstepped, Watcher, own_count
 from dynoscope.recorder import Recorder
 
 __all__ = ["Ending"]
@@ -71,12 +71,26 @@ class Ending:
                 for part in self._watcher.unstepped:
                     self._recorder.note(self._unstepped.explain(part))
         finally:
+            self._mark(failure)
             self._close(failure)
         if not self._quiet and self._recorder.is_closed:
             self._say_goodbye()
         # What raised in the block is not to be hidden by what raises here.
         if self._herald is not None:
             self._herald.deliver(only_say=failure is not None)
+
+    def _mark(self, failure: BaseException | None) -> None:
+        """Note where the optimizer's count of steps stands, unless training broke."""
+        taken = None
+        try:
+            if failure is None:
+                taken = own_count(self._watcher.watched)
+        except Exception as error:
+            self._recorder.note(
+                "the optimizer's count of steps cannot be read, so that resuming needs "
+                f"start_step= ({type(error).__name__}: {error})"
+            )
+        self._recorder.mark(self._watcher.step, taken)
 
     def _close(self, failure: BaseException | None) -> None:
         try:

@@ -51,6 +51,10 @@ class Scope:
         """
         return self._watcher.taken
 
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint should hold: `step`, to pass as `start_step` to `watch`."""
+        return {"step": self.step}
+
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Record numbers; tensors of one element are taken without waiting.
 

@@ -7,25 +7,34 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dynoscope.blind import unwatched
 from dynoscope.ending import Ending
 from dynoscope.errors import DynoscopeError, RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
-from dynoscope.hooks import Models, Optimizers, Watcher, find_watched, processes_of
-from dynoscope.measurement import Subject
+from dynoscope.hooks import (
+    Models,
+    Optimizers,
+    Watcher,
+    find_watched,
+    processes_of,
+)
 from dynoscope.reader import Run, open_run
-from dynoscope.recorder import Bystander, Recorder
+from dynoscope.recorder import Bystander, Past, Recorder
+from dynoscope.resume import checked_start, first_step, go_on
 from dynoscope.schedule import Schedule, as_schedule
 from dynoscope.schema import TABLES
-from dynoscope.schema.folder import MANIFEST
+from dynoscope.schema.folder import BRANCHES, MANIFEST
 from dynoscope.scope import Scope
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = ["watch"]
+
+_Stand: TypeAlias = tuple[int, Sequence[int]]
+"""Number of the next step, and of each optimizer's own (none: as many)."""
 
 
 @contextlib.contextmanager
@@ -41,6 +50,7 @@ def watch(
     histograms: bool = False,
     config: Mapping[str, Any] | Any = None,
     resume: bool = False,
+    start_step: int | None = None,
     overwrite: bool = False,
     strict: bool = False,
     quiet: bool = False,
@@ -76,7 +86,12 @@ def watch(
             measured steps that grow apart: 20 for each power of ten.
         config: what you want to know of this run later: a mapping, a dataclass,
             or an `argparse.Namespace`.
-        resume: continue the run in that folder, after its last recorded step.
+        resume: continue the run in that folder, from where the training stands; what
+            the run holds of later steps moves into a branch, `run.branches`. Where
+            there is no run yet, a new one begins.
+        start_step: number of the next optimizer step, which `scope.step` was when the
+            checkpoint was saved. None asks the optimizer for its own count; one that
+            keeps none, as SGD and Lion, goes on after the last recorded step.
         overwrite: replace the run in that folder.
         strict: raise dynoscope's own errors instead of going on without it.
         quiet: do not say what was found, nor at the end where the run is.
@@ -94,12 +109,13 @@ def watch(
 
     Raises:
         UnwatchableError: there is nothing to watch; the message says why.
-        RunExistsError: the folder holds a run already, or something else; processes
-            that share a model all raise it.
+        RunExistsError: the folder holds a run already, or one of another model that
+            cannot be resumed, or something else; processes that share a model all
+            raise it.
         ScheduleError: `every` makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
-    schedule = as_schedule(every)
+    schedule, start_step = as_schedule(every), checked_start(start_step)
     find = functools.partial(
         find_watched,
         model,
@@ -124,18 +140,15 @@ def watch(
             ),
         )
         if not processes.writes:
-            return _beside(watcher, run, resume=resume, strict=strict)
-        subject = watcher.watched.subject
-        judge = Judge(subject, thresholds, rules) if findings else None
+            return _beside(watcher, run, start_step, resume=resume, strict=strict)
         herald = None
-        if judge is not None:
+        if findings:
+            judge = Judge(watcher.watched.subject, thresholds, rules)
             herald = Herald(judge, on_finding, quiet=quiet, strict=strict)
         prepare = functools.partial(
-            _prepared, run, subject.model, resume=resume, overwrite=overwrite
+            _prepared, run, watcher, start_step, resume=resume, overwrite=overwrite
         )
-        start = functools.partial(
-            _started, subject, settings, strict=strict, judge=herald
-        )
+        start = functools.partial(_started, watcher, settings, herald, strict)
         return _writing(watcher, prepare, start, herald, quiet=quiet)
 
     with contextlib.ExitStack() as stack:
@@ -152,51 +165,69 @@ def watch(
 @contextlib.contextmanager
 def _writing(
     watcher: Watcher,
-    prepare: Callable[[], tuple[Path, int]],
-    start: Callable[[Path], Recorder],
+    prepare: Callable[[], tuple[Path, Past | None, _Stand]],
+    start: Callable[[Path, Past | None, int], Recorder],
     herald: Herald | None,
     *,
     quiet: bool,
 ) -> Iterator[Scope]:
-    """Watch and write; `prepare` gives the folder and the first step."""
+    """Watch and write; `prepare` gives the folder, and where the training stands."""
 
-    def begin() -> tuple[Path, int, Recorder]:
-        folder, step = prepare()
-        return folder, step, start(folder)
+    def begin() -> tuple[Path, _Stand, Recorder]:
+        folder, past, stand = prepare()
+        return folder, stand, start(folder, past, stand[0])
 
-    folder, step, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
-    watcher.start_at(step)
+    folder, stand, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
+    watcher.start_at(*stand)
     with Ending(folder, watcher, recorder, herald, quiet=quiet):
         watcher.attach(recorder, herald.deliver if herald else None)
         yield Scope(folder, watcher, recorder)
 
 
 def _started(
-    subject: Subject,
+    watcher: Watcher,
     settings: dict[str, Any],
-    folder: Path,
-    *,
+    herald: Herald | None,
     strict: bool,
-    judge: Herald | None,
+    folder: Path,
+    past: Past | None,
+    step: int,
 ) -> Recorder:
-    recorder = Recorder(folder, subject, settings, strict=strict, judge=judge)
+    """A recorder at work."""
+    subject = watcher.watched.subject
+    recorder = Recorder(
+        folder, subject, settings, strict=strict, judge=herald, past=past
+    )
+    if herald is not None and past is not None:
+        herald.know(past.said)
+    recorder.mark(step, own_count(watcher.watched))
     recorder.start()  # a folder that cannot be written is said here, as it is
     return recorder
 
 
 @contextlib.contextmanager
 def _beside(
-    watcher: Watcher, run: str | os.PathLike[str] | None, *, resume: bool, strict: bool
+    watcher: Watcher,
+    run: str | os.PathLike[str] | None,
+    start_step: int | None,
+    *,
+    resume: bool,
+    strict: bool,
 ) -> Iterator[Scope]:
     """Watch on a process that does not write: what its sums need, and the count."""
     processes = watcher.processes
     if processes.sharded:
-        folder, step = processes.follow()
+        folder, stand = processes.follow()
     else:
-        folder, step = Path("runs" if run is None else run), 0
+        folder, stand = Path("runs" if run is None else run), (start_step or 0, ())
         if resume and (folder / MANIFEST).exists():
-            step = _next_step(open_run(folder))
-    watcher.start_at(step)
+            left, taken = open_run(folder), own_count(watcher.watched)
+            # It is the same before and after the writing process has gone on with it.
+            start = first_step(
+                left.manifest, left.last_step, start_step=start_step, taken=taken
+            )
+            stand = start.step, ()
+    watcher.start_at(*stand)
     bystander = Bystander(processes.rank, strict=strict)
     try:
         watcher.attach(bystander)
@@ -206,11 +237,22 @@ def _beside(
 
 
 def _prepared(
-    run: str | os.PathLike[str] | None, model: str, *, resume: bool, overwrite: bool
-) -> tuple[Path, int]:
-    """The run's folder, ready to be written, and the number of the first step."""
-    folder = Path(run) if run is not None else _fresh_folder(model)
-    return folder, _prepare(folder, resume=resume, overwrite=overwrite)
+    run: str | os.PathLike[str] | None,
+    watcher: Watcher,
+    start_step: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> tuple[Path, Past | None, _Stand]:
+    """The run's folder, ready to be written, what it holds, and the first step."""
+    subject = watcher.watched.subject
+    folder = Path(run) if run is not None else _fresh_folder(subject.model)
+    left = _prepare(folder, resume=resume, overwrite=overwrite)
+    if left is None:
+        return folder, None, (start_step or 0, ())
+    taken = own_count(watcher.watched)
+    past = go_on(left, subject, start_step=start_step, taken=taken)
+    return folder, past, (past.step, past.own_steps)
 
 
 def _fresh_folder(model: str) -> Path:
@@ -222,13 +264,13 @@ def _fresh_folder(model: str) -> Path:
     raise RunExistsError(f"no free name like {stem!r} is left in runs/; pass run=")
 
 
-def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
-    """Make the folder ready; give the number of the first step."""
+def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
+    """Make the folder ready; give the run to go on with, if one is resumed."""
     if resume and overwrite:
         raise UnwatchableError("resume=True and overwrite=True exclude each other")
     if not (folder / MANIFEST).exists():
         if folder.is_dir() and not any(folder.iterdir()):
-            return 0
+            return None
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -236,7 +278,7 @@ def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
                 f"{folder} exists and is not a dynoscope run; "
                 "nothing in it was touched. Pass another run="
             ) from None
-        return 0
+        return None
     previous = open_run(folder)
     if not (resume or overwrite):
         raise RunExistsError(
@@ -246,13 +288,8 @@ def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
     if previous.status == "running":
         raise RunExistsError(f"{folder} is being written by another process right now")
     if resume:
-        return _next_step(previous)
-    for table in TABLES:
-        shutil.rmtree(folder / table, ignore_errors=True)
+        return previous
+    for part in (*TABLES, BRANCHES):
+        shutil.rmtree(folder / part, ignore_errors=True)
     (folder / MANIFEST).unlink()
-    return 0
-
-
-def _next_step(run: Run) -> int:
-    last = run.last_step
-    return 0 if last is None else last + 1
+    return None

@@ -3,6 +3,7 @@
 from dynoscope.hooks.activity import Forward, activity_rows
 from dynoscope.hooks.batches import Samples
 from dynoscope.hooks.constraint import constraint_rows
+from dynoscope.hooks.counts import own_count
 from dynoscope.hooks.full_gradient import BatchLoss, full_gradient_rows
 from dynoscope.hooks.invariance import ModelLoss, invariance_rows
 from dynoscope.hooks.parameters import Models
@@ -29,6 +30,7 @@ __all__ = [
     "find_watched",
     "full_gradient_rows",
     "invariance_rows",
+    "own_count",
     "processes_of",
     "register_optimizer",
 ]

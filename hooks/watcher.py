@@ -79,17 +79,25 @@ class Watcher:
         self._find, self._schedule, self.processes = find, schedule, processes
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
-        self.step = self.skipped = self._first = self._failures = 0
+        self.step = self.skipped = self._failures = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._depths, self._own_steps = [0] * count, [0] * count
+        self._first_steps = [0] * count
         self._round: Round | None = None
         self._failed = self._is_off = False
 
-    def start_at(self, step: int) -> None:
-        """Count on from a step that a run has got to before."""
-        self.step = self._first = step
-        self._own_steps = [step] * len(self._own_steps)
+    def start_at(self, step: int, own_steps: Sequence[int] = ()) -> None:
+        """Count on from a step that a run has got to before.
+
+        Args:
+            step: rounds that have ended.
+            own_steps: per optimizer, steps that it has taken; as many as rounds where
+                not given.
+        """
+        self.step = step
+        self._own_steps = list(own_steps) or [step] * len(self._own_steps)
+        self._first_steps = list(self._own_steps)
 
     @property
     def taken(self) -> int:
@@ -99,7 +107,8 @@ class Watcher:
     @property
     def unstepped(self) -> list[int]:
         """Optimizers that have taken no step yet."""
-        return [k for k, own in enumerate(self._own_steps) if own == self._first]
+        pairs = zip(self._own_steps, self._first_steps, strict=True)
+        return [part for part, (own, first) in enumerate(pairs) if own == first]
 
     def attach(self, sink: Sink, after_step: Callable[[], None] | None = None) -> None:
         """Register the hooks; measurements go to `sink`.

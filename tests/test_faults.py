@@ -20,7 +20,7 @@ from dynoscope.hooks.optimizers import Adapter
 from dynoscope.hooks.watcher import Watcher
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums import Kernel
-from dynoscope.recorder import builder, recorder
+from dynoscope.recorder import builder, recorder, rowmaker
 from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.disk import Disk
 from dynoscope.recorder.journal import TableWriter
@@ -81,7 +81,7 @@ under_way = named(
         (Predictor, "predict"),
         (Sensitivity, "columns"),
         (Trajectories, "predict"),
-        (recorder, "scalar_columns"),
+        (rowmaker, "scalar_columns"),
         (TableWriter, "write"),
         (TableWriter, "flush"),
         (Stream, "append"),

@@ -1,7 +1,7 @@
 """Brings findings from the writer's thread to the user's: said, given, or raised."""
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
 import pyarrow as pa
@@ -52,6 +52,10 @@ class Herald:
     def problems(self) -> list[str]:
         """Which rules failed, and why."""
         return self._judge.problems
+
+    def know(self, said: Iterable[tuple[str, str]]) -> None:
+        """What need not be said any more; see `Judge.know`."""
+        self._judge.know(said)
 
     def restart(self, subject: Subject) -> None:
         """Begin anew with other layers; see `Judge.restart`."""

@@ -18,7 +18,7 @@ from dynoscope.schema.folder import (
     part_name,
 )
 
-__all__ = ["TableWriter"]
+__all__ = ["TableWriter", "write_part"]
 
 PART_ROWS: Final = 1 << 17
 """Rows after which a journal becomes a part."""
@@ -88,18 +88,14 @@ class TableWriter:
         """Turn the journal into a part; if that fails it stays, and is read."""
         if self._journal is None:
             return
-        part = self._folder / part_name(self._number)
-        temporary = part.with_name(part.name + TEMPORARY)
-        journal, self._journal = self._journal, None
+        number, journal, self._journal = self._number, self._journal, None
         self._number += 1
         journal.close()
-        try:
-            self._write_part(journal, temporary)
-            temporary.replace(part)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                temporary.unlink()
-            raise
+        groups = (
+            pa.Table.from_batches(group, self._schema)
+            for group in _in_groups(journal.read())
+        )
+        _write_part(self._folder, number, self._schema, groups)
         journal.path.unlink(missing_ok=True)
 
     def is_deleted(self) -> bool:
@@ -114,18 +110,34 @@ class TableWriter:
             self._journal.close()
         self._journal = None
 
-    def _write_part(self, journal: Stream, path: Path) -> None:
-        floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
-        strings = [f.name for f in self._schema if pa.types.is_string(f.type)]
+
+def write_part(folder: Path, number: int, rows: pa.Table) -> None:
+    """Write a part of a table; one that bears the number is replaced in one go."""
+    _write_part(folder, number, rows.schema, [rows])
+
+
+def _write_part(
+    folder: Path, number: int, schema: pa.Schema, pieces: Iterable[pa.Table]
+) -> None:
+    part = folder / part_name(number)
+    temporary = part.with_name(part.name + TEMPORARY)
+    try:
         with pq.ParquetWriter(
-            path,
-            self._schema,
+            temporary,
+            schema,
             compression="zstd",
-            use_dictionary=strings,
-            use_byte_stream_split=floats,
+            use_dictionary=[f.name for f in schema if pa.types.is_string(f.type)],
+            use_byte_stream_split=[
+                f.name for f in schema if pa.types.is_floating(f.type)
+            ],
         ) as writer:
-            for batches in _in_groups(journal.read()):
-                writer.write_table(pa.Table.from_batches(batches, self._schema))
+            for rows in pieces:
+                writer.write_table(rows)
+        temporary.replace(part)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink()
+        raise
 
 
 def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

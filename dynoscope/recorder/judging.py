@@ -10,7 +10,7 @@ from dynoscope.recorder.disk import Trouble
 from dynoscope.recorder.tables import finding_columns
 from dynoscope.schema.arrow import arrow_schema
 
-__all__ = ["Judge", "Judging"]
+__all__ = ["Judge", "Judging", "as_tables"]
 
 
 class Found(Protocol):
@@ -57,9 +57,9 @@ class Judging:
 
         self._ask(begin)
 
-    def feed(self, built: Mapping[str, list[pa.Array]]) -> dict[str, list[pa.Array]]:
-        """Show the columns of new rows; give those of what was found, if anything."""
-        return self._ask(lambda judge: judge.feed(_as_tables(built)))
+    def feed(self, tables: Mapping[str, pa.Table]) -> dict[str, list[pa.Array]]:
+        """Show new rows; give the columns of what was found, if anything."""
+        return self._ask(lambda judge: judge.feed(tables))
 
     def finish(self) -> dict[str, list[pa.Array]]:
         """The columns of what is found now that there are no more rows, if anything."""
@@ -82,7 +82,8 @@ class Judging:
             return {}
 
 
-def _as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:
+def as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:
+    """Columns of several tables as tables."""
     return {
         name: pa.Table.from_arrays(columns, schema=arrow_schema(name))
         for name, columns in built.items()

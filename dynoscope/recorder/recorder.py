@@ -1,11 +1,12 @@
 """The writer thread: from the training's queue to the run folder."""
 
+import functools
 import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +15,13 @@ import pandas as pd
 
 from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
-from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.disk import Disk
-from dynoscope.recorder.inbox import Inbox, landed
-from dynoscope.recorder.judging import Judge, Judging
+from dynoscope.recorder.inbox import Inbox
+from dynoscope.recorder.judging import Judge
 from dynoscope.recorder.manifest import Manifest
-from dynoscope.recorder.tables import row_batch, scalar_columns
+from dynoscope.recorder.past import Past
+from dynoscope.recorder.rowmaker import RowMaker
+from dynoscope.recorder.tables import row_batch
 
 __all__ = ["Recorder"]
 
@@ -36,9 +38,6 @@ QUEUE_BYTES: Final = 256 << 20
 
 BATCH: Final = 256
 """Most measurements turned into rows at once."""
-
-PATIENCE: Final = 3
-"""Failures in a row after which nothing more is recorded."""
 
 PROBLEMS: Final = 100
 """Most problems that a run lists."""
@@ -59,6 +58,7 @@ class Recorder:
         settings: further content of the manifest.
         strict: raise errors of dynoscope's own instead of going on without it.
         judge: is given all rows, on the writer thread, if there is one.
+        past: what the run held, if it is resumed.
     """
 
     def __init__(
@@ -69,19 +69,21 @@ class Recorder:
         *,
         strict: bool,
         judge: Judge | None = None,
+        past: Past | None = None,
     ) -> None:
-        self._run, self._strict, self._subject = run, strict, subject
+        self._run, self._strict = run, strict
+        self._past = past
         self._home = os.getpid()
         self._manifest = Manifest.create(run, subject, settings)
+        if past is not None:
+            self._manifest.go_on(past)
         self._disk = Disk(run, self._manifest, self._trouble)
-        self._builder = TableBuilder(subject)
-        self._judging = Judging(judge, self._trouble)
+        self._rows = RowMaker(subject, self._manifest, self._disk, judge, self._trouble)
         self._inbox = Inbox()
         self._wake, self._done = threading.Event(), threading.Event()
         self._stopping = False
         self._ending: dict[str, Any] = {}
         self._error: BaseException | None = None
-        self._failures, self._is_off = 0, False
         self._thread = threading.Thread(
             target=self._work, name=f"dynoscope-{run.name}", daemon=True
         )
@@ -89,6 +91,8 @@ class Recorder:
 
     def start(self) -> None:
         """Write the manifest and start the writer thread."""
+        for problem in self._past.notes if self._past else ():
+            self.note(problem)
         self._manifest.write()
         self._thread.start()
 
@@ -97,6 +101,10 @@ class Recorder:
         """Counts of measured, skipped and lost steps, as the manifest has them."""
         progress: dict[str, Any] = self._manifest.content["progress"]
         return progress
+
+    def mark(self, step: int, taken: int | None) -> None:
+        """Note how many steps the optimizer itself has counted at a step of the run."""
+        self.progress["counted"].append([step, taken])
 
     @property
     def is_away(self) -> bool:
@@ -119,7 +127,9 @@ class Recorder:
             return False
         if self._error is not None and self._strict:
             raise self._error
-        return not (self._is_off or self._disk.is_off) and self._waiting < QUEUE_BYTES
+        return (
+            not (self._rows.is_off or self._disk.is_off) and self._waiting < QUEUE_BYTES
+        )
 
     @property
     def _waiting(self) -> int:
@@ -214,12 +224,15 @@ class Recorder:
     def _work(self) -> None:
         # NaN and infinity are measured, not mistakes: no warning, whatever the filter
         with np.errstate(all="ignore"):
+            if self._past is not None:
+                follow = functools.partial(self._rows.follow, self._past)
+                self._attempt(lambda: follow(self._beat_if_due))
             while not self._stopping:
                 self._wake.wait(INTERVAL)
                 self._wake.clear()
                 self._attempt(self._drain)
             self._attempt(self._drain)
-            self._attempt(lambda: self._disk.add(self._judging.finish()))
+            self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
             self._attempt(self._end)
             self._attempt(self._disk.close)
@@ -241,100 +254,19 @@ class Recorder:
     def _drain(self) -> None:
         measurements = self._inbox.measurements()
         while batch := list(itertools.islice(measurements, BATCH)):
-            for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
-                self._record(list(alike))
-        self._attempt(self._record_scalars)
+            self._attempt(functools.partial(self._rows.measured, batch))
+            for measurement in batch:
+                self._inbox.release(measurement)
+        self._rows.logged(list(self._inbox.scalars()))
         for table, columns in self._inbox.rows():
             self._disk.add({table: columns})
         self._disk.write()
+        self._beat_if_due()
+
+    def _beat_if_due(self) -> None:
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT
             self._disk.beat()
-
-    def _record(self, batch: Sequence[Measurement]) -> None:
-        """Turn measurements into rows."""
-        self.progress["skipped"] += sum(m.skipped for m in batch)
-        fetched = [m for m in map(self._fetched, batch) if m is not None]
-        try:
-            if fetched and not self._is_off:
-                self._build(fetched)
-                self._failures = 0
-        except Exception as error:
-            self._stumble("steps could not be turned into rows", error, len(fetched))
-        finally:
-            for measurement in batch:
-                self._inbox.release(measurement)
-
-    def _build(self, batch: Sequence[Measurement]) -> None:
-        if batch[0].subject is not self._subject:
-            self._change(batch[0].subject)
-        built = self._builder.build(batch)
-        costs = [
-            (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
-            for m in batch
-        ]
-        tables = {**built, "scalars": scalar_columns(costs)}
-        self._disk.add(tables, [m.step for m in batch])
-        for problem in self._builder.problems:
-            self.note(problem)
-        for problem, error in self._builder.errors.items():
-            self._trouble(problem, error)
-        self._attempt(lambda: self._disk.add(self._judging.feed(built)))
-
-    def _change(self, subject: Subject) -> None:
-        """Go on with other layers than before."""
-        self._builder = TableBuilder(subject)
-        self._subject = subject
-        self._manifest.change(subject)
-        self._judging.restart(subject)
-
-    def _fetched(self, measurement: Measurement) -> Measurement | None:
-        """A measurement whose numbers are here; None if they do not arrive."""
-        if self._is_off:
-            self.progress["lost"] += 1
-            return None
-        try:
-            here = landed(measurement)
-            failed = here.fetch().failed
-        except Exception as error:
-            self._stumble("a step's numbers did not arrive", error, 1)
-            return None
-        if not failed:
-            return here
-        self.progress["lost"] += 1
-        self.note(
-            f"measuring failed on process {', '.join(map(str, failed))}, where it is "
-            "said why; without its shards nothing is recorded"
-        )
-        return None
-
-    def _stumble(self, problem: str, error: Exception, steps: int) -> None:
-        """Count steps that an error has cost; give up if it does so all the time."""
-        self.progress["lost"] += steps
-        self._trouble(problem, error)
-        self._failures += 1
-        if self._failures == PATIENCE:
-            self._is_off = True
-            self.note(
-                f"recording failed {PATIENCE} times in a row and is off from now on"
-            )
-
-    def _record_scalars(self) -> None:
-        rows = [row for entry in self._inbox.scalars() if (row := self._read(entry))]
-        try:
-            if rows:
-                self._disk.add({"scalars": scalar_columns(rows)})
-        except Exception:
-            self.progress["lost_rows"] += len(rows)
-            raise
-
-    def _read(self, entry: ScalarEntry) -> tuple[int, float, str, float] | None:
-        try:
-            return entry.step, entry.wall_time, entry.name, entry.fetch()
-        except Exception as error:
-            self.progress["lost_rows"] += 1
-            self._trouble(f"{entry.name!r}, which was logged, did not arrive", error)
-            return None
 
     def _end(self) -> None:
         """Say in the manifest how the run ended."""

@@ -23,6 +23,7 @@ from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
+from dynoscope.recorder.past import last_silence, steps_in
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.rounds import Observed
 from dynoscope.recorder.sections import Sections
@@ -67,11 +68,28 @@ class PartTables:
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
         self._channels = ChannelRows(subject)
+        self._unkept: int | None = None  # last step, if its silence is not recorded
 
     @property
     def problems(self) -> list[str]:
         """What could not be predicted, and why."""
         return [*self._predictor.problems, *self._trajectories.problems]
+
+    def follow(self, tables: Mapping[str, pa.Table]) -> None:
+        """Let predictions follow steps that a run holds; see `TableBuilder.follow`."""
+        recorded = steps_in(tables, self._subject, self._first_group)
+        if len(recorded.steps):
+            self._predicted(recorded.own_steps, recorded.groups, recorded.sums)
+        silence = last_silence(tables, self._subject, recorded)
+        if silence is not None:
+            self._channels.restore(*silence)
+
+    def finish(self) -> dict[str, list[pa.Array]]:
+        """Rows that can be built only now that there are no more steps."""
+        if self._unkept is None:
+            return {}
+        last = self._silence({self._unkept: self._channels.silent})
+        return {"silence": arrays("silence", last)}
 
     def build(self, batch: Sequence[Observed]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measured steps, in their order."""
@@ -81,7 +99,7 @@ class PartTables:
         groups = [seen.groups for seen in batch]
         tables = {
             "layers": arrays("layers", self._layers(rounds, steps, batch, groups)),
-            "groups": arrays("groups", self._groups(rounds, groups)),
+            "groups": arrays("groups", self._groups(rounds, steps, groups)),
         }
         if self._with_rows:
             tables |= self._sections.attempt(
@@ -119,7 +137,6 @@ class PartTables:
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
         downhill = self._downhill(groups, named)
-        predicted = self._predictions(steps, groups, named, downhill)
         layers = len(self._numel)
         return {
             "step": np.repeat(rounds, layers),
@@ -130,18 +147,18 @@ class PartTables:
             "weight_decay": decay,
             **derive(named),
             "kkt_gap": kkt_gap(downhill, box_decay),
-            **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
+            **self._predicted(steps, groups, named),
         }
 
-    def _predictions(
+    def _predicted(
         self,
         steps: npt.NDArray[np.int64],
         groups: list[tuple[GroupState, ...]],
         sums: LayerSums,
-        downhill: LayerSums,
     ) -> dict[str, FloatArray]:
         predicted = {name: np.full(sums.weight_sq.shape, np.nan) for name in _PREDICTED}
         effective_grad_sq = sums.grad_sq * sums.weight_sq
+        downhill = self._downhill(groups, sums)
         sections: dict[str, Callable[[], dict[str, FloatArray]]] = {
             "predictions": lambda: self._predictor.predict(groups, effective_grad_sq),
             "effective weight decay": lambda: self._sensitivity.columns(
@@ -151,20 +168,7 @@ class PartTables:
         }
         for section, work in sections.items():
             predicted |= self._sections.attempt(section, work)
-        return predicted
-
-    def _normalization(
-        self,
-        rounds: npt.NDArray[np.int64],
-        steps: npt.NDArray[np.int64],
-        hosts: Sequence[Host],
-        groups: list[tuple[GroupState, ...]],
-    ) -> dict[str, list[pa.Array]]:
-        columns = {
-            **self._channels.columns(steps, hosts, groups),
-            "step": np.repeat(rounds, len(self._subject.normalization)),
-        }
-        return {"normalization": arrays("normalization", columns)}
+        return self._imposed.columns(groups, np.sqrt(sums.weight_sq), predicted)
 
     def _downhill(
         self, groups: list[tuple[GroupState, ...]], sums: LayerSums
@@ -202,13 +206,46 @@ class PartTables:
             **columns,
         }
 
+    def _normalization(
+        self,
+        rounds: npt.NDArray[np.int64],
+        steps: npt.NDArray[np.int64],
+        hosts: Sequence[Host],
+        groups: list[tuple[GroupState, ...]],
+    ) -> dict[str, list[pa.Array]]:
+        columns = {
+            **self._channels.columns(steps, hosts, groups),
+            "step": np.repeat(rounds, len(self._subject.normalization)),
+        }
+        tables = {"normalization": arrays("normalization", columns)}
+        kept = {int(rounds[at]): s for at, s in self._channels.silence.items()}
+        if kept:
+            tables["silence"] = arrays("silence", self._silence(kept))
+        last = int(rounds[-1])
+        self._unkept = None if last in kept else last
+        return tables
+
+    def _silence(
+        self, of_step: Mapping[int, Sequence[npt.NDArray[np.int64]]]
+    ) -> Columns:
+        names = [norm.name for norm in self._subject.normalization]
+        return {
+            "step": np.repeat(list(of_step), len(names)),
+            "layer": names * len(of_step),
+            "silent": [silent for layers in of_step.values() for silent in layers],
+        }
+
     def _groups(
-        self, steps: FloatArray, groups: list[tuple[GroupState, ...]]
+        self,
+        rounds: npt.NDArray[np.int64],
+        steps: npt.NDArray[np.int64],
+        groups: list[tuple[GroupState, ...]],
     ) -> Columns:
         count = len(groups[0])
         return {
-            "step": np.repeat(steps, count),
+            "step": np.repeat(rounds, count),
             "group": np.tile(self._first_group + np.arange(count), len(groups)),
+            "own_step": np.repeat(steps, count),
             **{
                 name: _per_group(groups, name)
                 for name in TABLES["groups"].names("setting")
