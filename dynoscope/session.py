@@ -18,6 +18,7 @@ from dynoscope.hooks import (
     Optimizers,
     Watcher,
     find_watched,
+    own_count,
     processes_of,
 )
 from dynoscope.reader import Run, open_run

@@ -1,5 +1,6 @@
 """How many steps optimizers say that they have taken."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,6 +39,6 @@ def own_count(watched: Watched) -> int | None:
 
 
 def _is_number(count: Any) -> bool:
-    if isinstance(count, torch.Tensor):
-        return count.numel() == 1
-    return isinstance(count, int | float)
+    if isinstance(count, torch.Tensor) and count.numel() != 1:
+        return False
+    return isinstance(count, int | float | torch.Tensor) and math.isfinite(count)

@@ -295,7 +295,8 @@ def test_steps_that_an_overflow_undoes_are_noted(tmp_path: Path) -> None:
     ) as scope:
         pass
     assert scope.step == 1
-    (problem,) = dynoscope.open_run(tmp_path / "run").problems
+    problem, never_stepped = dynoscope.open_run(tmp_path / "run").problems
+    assert "never stepped" in never_stepped
     assert "of the steps 0 to 4, 1 did nothing" in problem
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dynoscope.hooks import steps_taken
+from dynoscope.hooks.counts import steps_taken
 from tests.networks import OPTIMIZERS, MixedNet, train
 
 

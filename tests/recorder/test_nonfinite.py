@@ -114,4 +114,4 @@ def test_problems_that_change_at_every_step_are_one(tmp_path: Path) -> None:
             optimizer.step()
     problems = dynoscope.open_run(tmp_path / "run").problems
     assert 1 <= len(problems) <= 3
-    assert len(scope._recorder._builder.problems) <= 3  # type: ignore[union-attr]
+    assert len(scope._recorder._rows._builder.problems) <= 3  # type: ignore[union-attr]
