@@ -84,13 +84,7 @@ class Watcher:
         self._failed = False
 
     def start_at(self, step: int, own_steps: Sequence[int] = ()) -> None:
-        """Count on from a step that a run has got to before.
-
-        Args:
-            step: rounds that have ended.
-            own_steps: per optimizer, steps that it has taken; as many as rounds where
-                not given.
-        """
+        """Count on from a step of the run, and of each optimizer (none: as many)."""
         self.step = step
         self._own_steps = list(own_steps) or [step] * len(self._own_steps)
 
