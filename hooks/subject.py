@@ -277,7 +277,8 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
     parameter = found.parameter
     return Layer(
         name=found.names[0],
-        shape=tuple(parameter.shape),
+        # A complex number counts as two: so it is for optimizers, and in theory.
+        shape=(*parameter.shape, *([2] if parameter.is_complex() else [])),
         dtype=str(parameter.dtype).removeprefix("torch."),
         module=class_name(found.module),
         group=group,
@@ -288,8 +289,10 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
 
 def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
     for index, found in enumerate(chosen):
-        module = found.module
-        if _is_normalization(module) and found.parameter is _offset(module):
+        module, parameter = found.module, found.parameter
+        if parameter.is_complex():
+            continue  # what is dead of a complex channel, nobody says
+        if _is_normalization(module) and parameter is _offset(module):
             yield Channels(
                 name=found.names[0],
                 module=class_name(module),

@@ -44,7 +44,13 @@ class Manifest:
             "created": time.time(),
             "revision": 0,  # grows when what was read before is stale
             "ended": None,
-            "progress": {"step": None, "measured": 0, "skipped": 0, "lost": 0},
+            "progress": {
+                "step": None,
+                "measured": 0,
+                "skipped": 0,
+                "lost": 0,
+                "overflowed": 0,  # steps that a gradient scaler has called off
+            },
             "problems": [],
             **_described(subject),
             **plain(settings),
