@@ -216,3 +216,20 @@ def test_a_model_compiled_in_place_keeps_its_names(tmp_path: Path) -> None:
         optimizer.step()
     names = [name for name, _ in nn.Sequential(net()).named_parameters()]
     assert dynoscope.open_run(tmp_path).layer_names == names
+
+
+@pytest.mark.parametrize("watching", [False, True])
+def test_a_step_in_one_graph_fails_with_or_without_us(
+    watching: bool, tmp_path: Path
+) -> None:
+    model = net()
+    optimizer = OPTIMIZERS["sgd"](model)
+    step: Any = torch.compile(optimizer.step, backend="eager", fullgraph=True)
+    model(batch()[0]).sum().backward()
+    with (
+        dynoscope.watch(model, optimizer, run=tmp_path, strict=True)
+        if watching
+        else contextlib.nullcontext(),
+        pytest.raises(torch._dynamo.exc.Unsupported),
+    ):
+        step()

@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 )
 
 import dynoscope
+from dynoscope.optim import Lion
 from tests.hooks.loops import Witness, batch, check, net, numbered, state_of
 
 STEPS = 4
@@ -345,3 +346,69 @@ def test_complex_numbers_are_not_logged(tmp_path: Path) -> None:
         pytest.raises(TypeError, match="takes a real number"),
     ):
         scope.log(loss=torch.ones((), dtype=torch.complex64))
+
+
+def test_weights_that_become_others_in_place(tmp_path: Path) -> None:
+    """The parameters stay the same objects, their data do not."""
+    torch.manual_seed(4)
+    model: Any = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(576, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        Witness(model, optimizer) as witness,
+        dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True),
+    ):
+        for options in (
+            {},
+            {"memory_format": torch.channels_last},
+            {"dtype": torch.bfloat16},
+            {"dtype": torch.float64},
+        ):
+            optimizer.zero_grad()
+            model.to(**options)
+            inputs = torch.randn(2, 3, 5, 5, dtype=model[0].weight.dtype)
+            model(inputs).square().mean().backward()
+            optimizer.step()
+    run = dynoscope.open_run(tmp_path / "run")
+    check(run, numbered(witness.steps))
+    assert len(run.problems) == 3
+    assert all("replaced under the same names" in each for each in run.problems)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_sign_hides_nan_from_the_weight_and_not_from_us(tmp_path: Path) -> None:
+    """sign(NaN) is 0: Lion's momentum is lost, and its weight looks well."""
+    weight = nn.Parameter(torch.ones(4, 3))
+    model = nn.ParameterDict({"weight": weight})
+    optimizer = Lion(model.parameters(), lr=0.1)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
+        for index in range(3):
+            weight.grad = torch.ones(4, 3)
+            if index == 1:
+                weight.grad[2, 1] = torch.nan
+            optimizer.step()
+    rows = dynoscope.open_run(tmp_path / "run").layers(layer="weight")
+    assert weight.isfinite().all()
+    assert rows["nonfinite"].tolist() == [0, 2, 1]  # gradient and momentum
+    assert rows["weight_norm"].notna().all()
+
+
+def test_on_demand_with_complex_weights(tmp_path: Path) -> None:
+    model = Waves()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    data = [batch() for _ in range(2)]
+
+    def loss_fn(model: nn.Module, data: Any) -> Tensor:
+        return functional.cross_entropy(model(data[0]), data[1])
+
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True) as scope:
+        found = scope.measure_full_gradient(data, loss_fn).set_index("layer")
+        probed = scope.probe_scale_invariance(lambda m: loss_fn(m, data[0]))
+    loss = torch.stack([loss_fn(model, each) for each in data]).mean()
+    grads = torch.autograd.grad(loss, list(model.parameters()))
+    for (name, _), grad in zip(model.named_parameters(), grads, strict=True):
+        flat = np.abs(np.concatenate([grad.real.ravel(), grad.imag.ravel()]))
+        row: Any = found.loc[name]
+        assert row["numel"] == flat.size
+        assert row["grad_l1"] == pytest.approx(flat.sum(), rel=1e-5)
+        assert row["grad_l2"] == pytest.approx(np.linalg.norm(flat), rel=1e-5)
+    assert set(probed["granularity"]) == {"none"}
