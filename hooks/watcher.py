@@ -10,9 +10,13 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.follower import Follower, has_closure, is_nested_step
+from dynoscope.hooks.changes import in_words
+from dynoscope.hooks.closure import Arguments, notify_first
+from dynoscope.hooks.follower import Follower, is_nested_step
+from dynoscope.hooks.graphs import CAPTURED, is_capturing
 from dynoscope.hooks.processes import ALONE, Processes
 from dynoscope.hooks.rounds import Round, measurement_of
+from dynoscope.hooks.scaler import only_scalers
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import Measurement
 from dynoscope.metrics.sums import Counted, GroupError, Kernel, Spec
@@ -117,35 +121,53 @@ class Watcher:
         for handle in self._handles:
             handle.remove()
         last, self._round = self._round, None
-        if self._handles and last is not None and last.stepped:
+        if self._handles:
+            try:
+                self._finish(last)
+            except Exception as error:
+                self._sink.fail("measuring", error)
+        self._handles.clear()
+        self._let_go()
+
+    def _finish(self, last: Round | None) -> None:
+        """End the last round, and say what scalers have come to after it."""
+        if last is not None and last.stepped:
             if self.processes.sharded:  # the others may be gone
                 self.step += 1
                 self.skipped += bool(last.measured)
             else:
-                try:
-                    self._end_round(last)
-                except Exception as error:
-                    self._sink.fail("measuring", error)
-        self._handles.clear()
-        self._let_go()
+                self._end_round(last)
+        scalers = tuple(follower.scaling.read_last() for follower in self._followers)
+        if any(scalers):
+            self._sink.put(only_scalers(self.watched.subject, self.step, scalers))
 
     def _before(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
-    ) -> None:
+    ) -> Arguments | None:
         if self._depths[part] and is_nested_step(optimizer):
             self._depths[part] += 1  # a subclass's step has called its parent's
-            return
+            return None
         self._depths[part] = 1
         self._guarded(lambda: self._open_round(part))
         current = self._round
-        if current is not None and current.measured is not None:
-            start = time.perf_counter()
-            stale, count = has_closure(args, kwargs), current.counting
-            follower = self._followers[part]
-            self._guarded(
-                lambda: follower.before(stale, count=count, failed=self._failed)
-            )
-            current.seconds += time.perf_counter() - start
+        if current is None or current.measured is None:
+            return None
+        take = self._followers[part]
+        start, count = time.perf_counter(), current.counting
+        evaluated = functools.partial(self._at_gradients, take, current)
+        changed = notify_first((args, kwargs), torch.compiler.disable(evaluated))
+        late = changed is not None
+        self._guarded(lambda: take.before(late, count=count, failed=self._failed))
+        current.seconds += time.perf_counter() - start
+        return changed
+
+    def _at_gradients(self, take: Follower, current: Round) -> None:
+        """Inside a step whose closure has just computed gradients: measure on."""
+        if self._round is not current:
+            return  # detached in the meantime
+        start, count = time.perf_counter(), current.counting
+        self._guarded(lambda: take.at_gradients(count=count, failed=self._failed))
+        current.seconds += time.perf_counter() - start
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -180,7 +202,9 @@ class Watcher:
         if not self.processes.measures or not self._schedule(self.step):
             return
         # Whether there is room, the first process alone can tell: see `_end_round`.
-        if self.processes.sharded or self._sink.has_room():
+        if is_capturing():
+            self._sink.note(CAPTURED)
+        elif self.processes.sharded or self._sink.has_room():
             self._begin(self._round)
         else:
             self.skipped += 1
@@ -275,7 +299,7 @@ class Watcher:
         self._let_go()
         self._adopt(self._find())
         self._hold()
-        self._sink.note(_change(before, self.watched, self.step))
+        self._sink.note(in_words(before, self.watched, self.step))
 
     def _hold(self) -> None:
         moved = self.watched.optimizers
@@ -309,25 +333,6 @@ class Watcher:
             self._round = None
             self.detach()
         self._sink.fail("measuring", error)
-
-
-def _change(before: Watched, after: Watched, step: int) -> str:
-    """What is measured from a step on that was not before, in words."""
-    was, now = (w.subject.optimizer.reasons for w in (before, after))
-    if [*map(id, before.parameters)] == [*map(id, after.parameters)] and was != now:
-        why = "; ".join({reason: None for reason in now if reason})
-        return f"only measured from step {step} on, without predictions: {why}"
-    old, new = ({x.name for x in w.subject.layers} for w in (before, after))
-    changes = [
-        f"{what} {', '.join(sorted(names)[:5])}"
-        for what, names in (("new:", new - old), ("gone:", old - new))
-        if names
-    ]
-    return (
-        f"the optimizer's parameters changed before step {step} "
-        f"({'; '.join(changes) or 'replaced under the same names'}); "
-        "predictions that follow the run start anew there"
-    )
 
 
 def _refuse_double(watched: Watched) -> None:

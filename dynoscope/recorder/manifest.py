@@ -51,6 +51,7 @@ class Manifest:
                 "skipped": 0,
                 "lost": 0,
                 "counted": [],  # steps of the run, and by the optimizer's own count
+                "overflowed": 0,  # steps that a gradient scaler has called off
             },
             "problems": [],
             "resumed": [],
@@ -88,6 +89,7 @@ class Manifest:
             **old["progress"],
             "step": past.last_step,
             "measured": past.measured,
+            "overflowed": old["progress"].get("overflowed", 0),
             "counted": [pair for pair in counted if pair[0] <= past.step],
         }
 

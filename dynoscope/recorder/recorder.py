@@ -21,6 +21,7 @@ from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.judging import Found, Judge
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.past import Past
+from dynoscope.recorder.scalers import Scalers
 from dynoscope.recorder.tables import finding_columns, row_batch, scalar_columns
 from dynoscope.schema.arrow import arrow_schema
 
@@ -71,6 +72,7 @@ class Recorder:
         if past is not None:
             self._manifest.go_on(past)
         self._builder = TableBuilder(subject)
+        self._scalers = Scalers()
         self._writers: dict[str, TableWriter] = {}
         self._measurements: collections.deque[Measurement] = collections.deque()
         self._scalars: collections.deque[ScalarEntry] = collections.deque()
@@ -266,21 +268,26 @@ class Recorder:
     def _record(self, batch: list[Measurement]) -> None:
         if batch[0].subject is not self._subject:
             self._change(batch[0])
-        built = self._builder.build(batch)
+        kept, overflowed, scalars = self._scalers.sift(batch)
+        built = self._builder.build(kept) if kept else {}
         for name, columns in built.items():
             self._table(name).append(columns)
-        costs = [
+        scalars += [
             (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
-            for m in batch
+            for m in kept
         ]
-        self._table("scalars").append(scalar_columns(costs))
-        self.progress["step"] = batch[-1].step
-        self.progress["measured"] += len(batch)
+        if scalars:
+            self._table("scalars").append(scalar_columns(scalars))
+        if kept:
+            self.progress["step"] = kept[-1].step
+        self.progress["measured"] += len(kept)
         self.progress["skipped"] += sum(m.skipped for m in batch)
+        self.progress["overflowed"] += overflowed
         self._bytes_taken += sum(m.nbytes for m in batch)
         for problem in self._builder.problems:
             self.note(problem)
-        self._ask(functools.partial(_feed, _as_tables(built)))
+        if built:
+            self._ask(functools.partial(_feed, _as_tables(built)))
 
     def _finish(self) -> None:
         for name, columns in self._builder.finish().items():
