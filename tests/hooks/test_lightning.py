@@ -306,3 +306,20 @@ def test_both_names_of_lightning_are_served(tmp_path: Path, run: Path) -> None:
     opened = dynoscope.open_run(run)
     assert opened.layers(layer="*")["step"].tolist() == [0, 2, 4]
     assert scalar(run, "loss").keys() == set(range(5))
+
+
+def test_what_fabric_sets_up_is_watched(run: Path) -> None:
+    fabric = lightning.Fabric(accelerator="cpu", precision="bf16-mixed")
+    module = Regression()
+    adamw = torch.optim.AdamW(module.net.parameters(), lr=1e-2)
+    module.steps = Snapshots(module.net)
+    module.steps.follow(adamw)
+    net, optimizer = fabric.setup(module.net, adamw)
+    with dynoscope.watch(net, optimizer, run=run, strict=True):
+        for inputs, _ in data():
+            fabric.backward(net(inputs).square().mean())
+            fabric.clip_gradients(net, optimizer, max_norm=0.05)
+            optimizer.step()
+            optimizer.zero_grad()
+    module.steps.check(run)
+    assert dynoscope.open_run(run).layer_names[0] == "0.weight"
