@@ -90,7 +90,7 @@ class Held:
         if again:
             options |= {"resume": False, "overwrite": True}
         elif start and not options.get("overwrite"):
-            options |= {"resume": True}
+            options = {"start_step": start, **options, "resume": True}
         self._open = _Open(self, dynoscope.watch(model, optimizer, **options), in_loop)
 
     def close(self, error: BaseException | None = None) -> None:

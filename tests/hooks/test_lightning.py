@@ -253,6 +253,23 @@ def test_a_fit_from_a_checkpoint_goes_on_in_its_run(
     assert bits(loaded) == bits(rest)
 
 
+def test_a_fit_from_an_older_checkpoint_supersedes_what_came_after(
+    tmp_path: Path, run: Path
+) -> None:
+    for ends, start in ((2, None), (3, tmp_path / "epoch=0.ckpt")):
+        rest = Regression()
+        checkpoints = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+        options: dict[str, Any] = {"max_epochs": ends, "enable_checkpointing": True}
+        callback = DynoscopeCallback(run, quiet=True)
+        trainer(tmp_path, callback, checkpoints, **options).fit(
+            rest, data(), ckpt_path=start
+        )
+    opened = dynoscope.open_run(run)
+    assert opened.layers(layer="*")["step"].tolist() == list(range(15))
+    assert opened.scalars("loss_step")["step"].tolist() == list(range(15))
+    assert len(opened.branches) == 1
+
+
 @pytest.mark.parametrize("error", [ArithmeticError("loss is 7"), KeyboardInterrupt()])
 def test_an_exception_closes_the_run(
     error: BaseException, tmp_path: Path, run: Path

@@ -91,12 +91,19 @@ class Following(TrainerCallback):
 class Failing(Trainer):
     """Raises in its third step."""
 
+    at = 2
     error = ArithmeticError("loss is 7")
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 2:
+        if self.state.global_step == self.at:
             raise self.error
         return super().training_step(*args, **kwargs)
+
+
+class LateFailing(Failing):
+    """Raises in its fourth step."""
+
+    at = 3
 
 
 @pytest.fixture
@@ -188,6 +195,23 @@ def test_a_checkpointed_training_goes_on_in_its_run(tmp_path: Path, run: Path) -
     last = following.steps.steps[-1][0]["classifier.weight"]
     norms = opened.layers("weight_norm", "classifier.weight")["weight_norm"]
     assert norms.iloc[-1] == pytest.approx((last**2).sum() ** 0.5)
+
+
+def test_what_a_checkpoint_knows_nothing_of_is_superseded(
+    tmp_path: Path, run: Path
+) -> None:
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(ArithmeticError), DynoscopeCallback(run) as callback:
+        trainer(tmp_path, callback, kind=LateFailing, **saving).train()
+    assert dynoscope.open_run(run).last_step == 2
+    trainer(tmp_path, DynoscopeCallback(run), **saving).train(
+        resume_from_checkpoint=True
+    )
+    opened = dynoscope.open_run(run)
+    assert opened.status == "finished"
+    assert opened.layers(layer="*")["step"].tolist() == [0, 1, 2, 3]
+    assert opened.scalars("loss")["step"].tolist() == [0, 1, 2, 3]
+    assert len(opened.branches) == 1
 
 
 def test_what_is_watched_saves_and_copies(tmp_path: Path, run: Path) -> None:
