@@ -172,7 +172,8 @@ class CompiledStep(Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        self.compiled = torch.compile(self.optimizers.step, backend="aot_eager")
+        step: Callable[[], object] = self.optimizers.step
+        self.compiled = torch.compile(step, backend="aot_eager")
 
     def step(self) -> None:
         self.optimizers.zero_grad()
@@ -201,7 +202,7 @@ class Game(Training):
     def step(self) -> None:
         critic, maker = self.models["critic"], self.models["maker"]
         made = maker(torch.randn(8, 3)).detach()
-        losses = [
+        losses: list[Callable[[], Tensor]] = [
             lambda: critic(torch.randn(8, 6)).mean() - critic(made).mean(),
             lambda: critic(maker(torch.randn(8, 3))).mean(),
         ]

@@ -77,7 +77,8 @@ def test_right_numbers(loop: str, tmp_path: Path) -> None:
 def check_rows(rows: pd.DataFrame, seen: list[Seen]) -> None:
     """What was recorded is what the optimizer should have seen, layer by layer."""
     checked = 0
-    for name, own in rows.groupby("layer"):
+    for name in rows["layer"].unique().tolist():
+        own = rows[rows["layer"] == name]
         steps = [s for s in seen if name in s.weights]
         assert own["step"].is_unique
         assert len(own) == len(steps), name
