@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UncomparableError,
         UnwatchableError,
     )
+    from dynoscope.hooks import register_optimizer
     from dynoscope.reader import Run, find_runs, open_run
     from dynoscope.scope import Scope
     from dynoscope.session import watch
@@ -45,6 +46,7 @@ _HOMES = {
     "find_runs": "reader",
     "open_run": "reader",
     "predict": "calculator",
+    "register_optimizer": "hooks",
     "watch": "session",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "find_runs",
     "open_run",
     "predict",
+    "register_optimizer",
     "watch",
 ]
 

@@ -88,6 +88,7 @@ class Layer:
         rows: output rows measured one by one (0: none).
         aliases: other names of the same tensor (tied weights).
         rotational: whether the optimizer turns it by an angle of its choice.
+        lr_factor: its learning rate over that of its group, fixed by its shape.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Layer:
     rows: int
     aliases: tuple[str, ...] = ()
     rotational: bool = False
+    lr_factor: float = 1.0
 
     @property
     def numel(self) -> int:
@@ -126,7 +128,8 @@ class OptimizerInfo:
         reasons: per parameter group, why no theory applies ("" where one does).
         has_momentum: whether a momentum is measured.
         hyperparameters: per parameter group, what it was constructed with.
-        has_second_moment: whether it scales gradients by a second moment.
+        has_second_moment: whether it scales gradients by a second moment, as measured.
+        unread: why a momentum or second moment that it has is not measured, or "".
     """
 
     name: str
@@ -135,6 +138,7 @@ class OptimizerInfo:
     has_momentum: bool
     hyperparameters: tuple[Mapping[str, Any], ...]
     has_second_moment: bool = False
+    unread: str = ""
 
     @classmethod
     def joined(cls, optimizers: Sequence["OptimizerInfo"]) -> "OptimizerInfo":
@@ -153,6 +157,7 @@ class OptimizerInfo:
             has_momentum=any(info.has_momentum for info in optimizers),
             hyperparameters=tuple(h for o in optimizers for h in o.hyperparameters),
             has_second_moment=any(info.has_second_moment for info in optimizers),
+            unread="; ".join({o.unread: None for o in optimizers if o.unread}),
         )
 
 
@@ -226,7 +231,8 @@ class GroupState:
     `lr` is dimensionless; `weight_decay` is as the optimizer takes it. SGD's
     momentum coefficient is `momentum`, the moment coefficients of Adam and Lion
     are `beta1` and `beta2`. `rotation` is the angle in radians by which a rotational
-    optimizer turns the group's rotational layers.
+    optimizer turns the group's rotational layers. With `maximize` it goes along the
+    gradient, not against it.
     """
 
     lr: float
@@ -237,6 +243,7 @@ class GroupState:
     dampening: float = 0.0
     nesterov: bool = False
     rotation: float = np.nan
+    maximize: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,11 +256,14 @@ class Host:
             follow each other in the subject's order.
         channels: shape (len(CHANNEL_QUANTITIES), all channels of all
             normalization layers), float64.
+        failed: of processes that share the model, those (by rank) whose shards are
+            missing in the numbers, which then mean nothing.
     """
 
     sums: FloatArray
     rows: FloatArray
     channels: FloatArray
+    failed: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

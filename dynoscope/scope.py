@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 
 from dynoscope import hooks
-from dynoscope.hooks import Watcher
+from dynoscope.errors import MeasurementError
+from dynoscope.hooks import Watched, Watcher
 from dynoscope.measurement import Rows, ScalarEntry
-from dynoscope.recorder import Recorder
+from dynoscope.recorder import Bystander, Recorder
 
 __all__ = ["Scope"]
 
@@ -19,12 +20,19 @@ __all__ = ["Scope"]
 class Scope:
     """The running watch, as `with dynoscope.watch(...) as scope` gives it.
 
+    Where several processes train one model, each has one, and one process writes.
+
     Attributes:
-        run: the run's folder.
+        run: the run's folder; where another process has made up its name, the folder
+            that this is in.
+        writes: whether this process writes the run; what others log is left out.
     """
 
-    def __init__(self, run: Path, watcher: Watcher, recorder: Recorder) -> None:
+    def __init__(
+        self, run: Path, watcher: Watcher, recorder: Recorder | Bystander
+    ) -> None:
         self.run = run
+        self.writes = watcher.processes.writes
         self._watcher = watcher
         self._recorder = recorder
         self._first_step = watcher.taken
@@ -38,6 +46,10 @@ class Scope:
         stepped once at most.
         """
         return self._watcher.taken
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint should hold: `step`, to pass as `start_step` to `watch`."""
+        return {"step": self.step}
 
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Record numbers; tensors of one element are taken without waiting.
@@ -94,9 +106,7 @@ class Scope:
                 that depends on no watched parameter; nothing is recorded.
         """
         return self._record(
-            hooks.full_gradient_rows(
-                self._watcher.watched, loader, loss_fn, batches, samples
-            )
+            hooks.full_gradient_rows(self._whole, loader, loss_fn, batches, samples)
         )
 
     def probe_scale_invariance(self, loss_fn: hooks.ModelLoss) -> pd.DataFrame:
@@ -117,7 +127,7 @@ class Scope:
         Raises:
             MeasurementError: the loss is not one finite number.
         """
-        return self._record(hooks.invariance_rows(self._watcher.watched, loss_fn))
+        return self._record(hooks.invariance_rows(self._whole, loss_fn))
 
     def count_dead_channels(
         self,
@@ -145,9 +155,7 @@ class Scope:
             MeasurementError: no batch, or no module to look at.
         """
         return self._record(
-            hooks.activity_rows(
-                self._watcher.watched, loader, forward, batches, channel_dim
-            )
+            hooks.activity_rows(self._whole, loader, forward, batches, channel_dim)
         )
 
     def measure_constraint(
@@ -168,7 +176,17 @@ class Scope:
                 its gradient alone.
         """
         number = None if loss is None else _fetcher("loss", loss)()
-        return self._record(hooks.constraint_rows(self._watcher.watched, number))
+        return self._record(hooks.constraint_rows(self._whole, number))
+
+    @property
+    def _whole(self) -> Watched:
+        """What is watched, provided that all of it is here."""
+        if self._watcher.processes.sharded:
+            raise MeasurementError(
+                "this needs the whole model in each process, and it is sharded; load a "
+                "checkpoint of it into a model that is not, and watch that"
+            )
+        return self._watcher.watched
 
     def _record(self, rows: Rows) -> pd.DataFrame:
         when = {"step": self.step, "wall_time": time.time()}

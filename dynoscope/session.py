@@ -5,21 +5,35 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dynoscope.errors import RunExistsError, UnwatchableError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
-from dynoscope.hooks import Models, Optimizers, Watcher, find_watched
+from dynoscope.hooks import (
+    Models,
+    Optimizers,
+    Watcher,
+    find_watched,
+    processes_of,
+    steps_taken,
+)
 from dynoscope.reader import Run, open_run
-from dynoscope.recorder import Recorder
+from dynoscope.recorder import Bystander, Past, Recorder
+from dynoscope.resume import checked_start, first_step, go_on
 from dynoscope.schedule import Schedule, as_schedule
 from dynoscope.schema import TABLES
-from dynoscope.schema.folder import MANIFEST
+from dynoscope.schema.folder import BRANCHES, MANIFEST
 from dynoscope.scope import Scope
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 __all__ = ["watch"]
+
+_Stand: TypeAlias = tuple[int, Sequence[int]]
+"""Number of the next step, and of each optimizer's own (none: as many)."""
 
 
 @contextlib.contextmanager
@@ -35,6 +49,7 @@ def watch(
     histograms: bool = False,
     config: Mapping[str, Any] | Any = None,
     resume: bool = False,
+    start_step: int | None = None,
     overwrite: bool = False,
     strict: bool = False,
     quiet: bool = False,
@@ -42,12 +57,19 @@ def watch(
     thresholds: Thresholds | None = None,
     rules: Mapping[str, Rule] | None = None,
     on_finding: OnFinding = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> Iterator[Scope]:
     """Measure how an optimizer moves a model's weights, for the length of a block.
 
     The training is not changed by it: weights, optimizer state and random
     numbers are bit for bit those of the same block without it. An error of
     dynoscope's own is reported once and ends the measuring, not the training.
+
+    Where several processes train the model, all of them open the block, and the first
+    one writes. Replicas (DDP) exchange nothing for it. Of a model that is sharded
+    (`fully_shard`, tensor parallelism) each measures its shards; at measured steps,
+    which then depend on nothing but the step, the sums are completed by two
+    collectives.
 
     Args:
         model: the model that is trained; several in a sequence or a mapping, whose
@@ -63,7 +85,12 @@ def watch(
             measured steps that grow apart: 20 for each power of ten.
         config: what you want to know of this run later: a mapping, a dataclass,
             or an `argparse.Namespace`.
-        resume: continue the run in that folder, after its last recorded step.
+        resume: continue the run in that folder, from where the training stands; what
+            the run holds of later steps moves into a branch, `run.branches`. Where
+            there is no run yet, a new one begins.
+        start_step: number of the next optimizer step, which `scope.step` was when the
+            checkpoint was saved. None asks the optimizer for its own count; one that
+            keeps none, as SGD and Lion, goes on after the last recorded step.
         overwrite: replace the run in that folder.
         strict: raise dynoscope's own errors instead of going on without it.
         quiet: do not say what was found, nor at the end where the run is.
@@ -72,18 +99,22 @@ def watch(
         rules: the rules to ask, by name; None for all that are registered.
         on_finding: called with each `Finding` after one of the next steps, or at the
             end of the block, on the training's thread; what it raises ends the
-            training. "raise" raises a FindingError for one of severity `error`.
+            training. "raise" raises a FindingError for one of severity `error`. It is
+            the writing process that finds.
+        process_group: the processes that train this model; None for all.
 
     Yields:
         A `Scope`, to log numbers.
 
     Raises:
         UnwatchableError: there is nothing to watch; the message says why.
-        RunExistsError: the folder holds a run already, or something else.
+        RunExistsError: the folder holds a run already, or one of another model that
+            cannot be resumed, or something else; processes that share a model all
+            raise it.
         ScheduleError: `every` makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
-    schedule = as_schedule(every)
+    schedule, start_step = as_schedule(every), checked_start(start_step)
     find = functools.partial(
         find_watched,
         model,
@@ -92,18 +123,61 @@ def watch(
         exclude=exclude,
         neurons=neurons,
     )
-    watcher = Watcher(find, schedule, histograms=histograms)
-    watched = watcher.watched
-    judge = Judge(watched.subject, thresholds, rules) if findings else None
-    herald = Herald(judge, on_finding, quiet=quiet) if judge else None
-    folder = Path(run) if run is not None else _fresh_folder(watched.subject.model)
-    watcher.start_at(_prepare(folder, resume=resume, overwrite=overwrite))
-    settings = {
-        "config": {} if config is None else config,
-        "every": every if isinstance(every, int) else repr(every),
-    }
-    recorder = Recorder(folder, watched.subject, settings, strict=strict, judge=herald)
-    recorder.start()  # a folder that cannot be written is said here, as it is
+    processes = processes_of(model, process_group)
+    watcher = processes.agree(
+        lambda: Watcher(find, schedule, histograms=histograms, processes=processes),
+        lambda made: (
+            made.watched.subject.layers,
+            every if isinstance(every, int) else "a schedule",
+            histograms,
+        ),
+    )
+    if processes.writes:
+        settings = {
+            "config": {} if config is None else config,
+            "every": every if isinstance(every, int) else repr(every),
+        }
+        subject = watcher.watched.subject
+        judge = Judge(subject, thresholds, rules) if findings else None
+        herald = Herald(judge, on_finding, quiet=quiet) if judge else None
+
+        def start(folder: Path, past: Past | None, step: int) -> Recorder:
+            recorder = Recorder(
+                folder, subject, settings, strict=strict, judge=herald, past=past
+            )
+            if judge is not None and past is not None:
+                judge.know(past.said)
+            recorder.mark(step, _steps_taken(watcher))
+            recorder.start()  # a folder that cannot be written is said here, as it is
+            return recorder
+
+        prepare = functools.partial(
+            _prepared, run, watcher, start_step, resume=resume, overwrite=overwrite
+        )
+        block = _writing(watcher, prepare, start, herald, quiet=quiet)
+    else:
+        block = _beside(watcher, run, start_step, resume=resume, strict=strict)
+    with block as scope:
+        yield scope
+
+
+@contextlib.contextmanager
+def _writing(
+    watcher: Watcher,
+    prepare: Callable[[], tuple[Path, Past | None, _Stand]],
+    start: Callable[[Path, Past | None, int], Recorder],
+    herald: Herald | None,
+    *,
+    quiet: bool,
+) -> Iterator[Scope]:
+    """Watch and write; `prepare` gives the folder, and where the training stands."""
+
+    def begin() -> tuple[Path, _Stand, Recorder]:
+        folder, past, stand = prepare()
+        return folder, stand, start(folder, past, stand[0])
+
+    folder, stand, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
+    watcher.start_at(*stand)
     failure: BaseException | None = None
     try:
         watcher.attach(recorder, herald.deliver if herald else None)
@@ -114,12 +188,63 @@ def watch(
         raise
     finally:
         watcher.detach()
+        _mark_end(recorder, watcher, failure)
         recorder.close(failure, watcher.skipped)
         if not quiet:
             _say_goodbye(folder, recorder, herald)
         # What raised in the block is not to be hidden by what raises here.
         if herald is not None:
             herald.deliver(only_say=failure is not None)
+
+
+@contextlib.contextmanager
+def _beside(
+    watcher: Watcher,
+    run: str | os.PathLike[str] | None,
+    start_step: int | None,
+    *,
+    resume: bool,
+    strict: bool,
+) -> Iterator[Scope]:
+    """Watch on a process that does not write: what its sums need, and the count."""
+    processes = watcher.processes
+    if processes.sharded:
+        folder, stand = processes.follow()
+    else:
+        folder, stand = Path("runs" if run is None else run), (start_step or 0, ())
+        if resume and (folder / MANIFEST).exists():
+            left, taken = open_run(folder), _steps_taken(watcher)
+            # It is the same before and after the writing process has gone on with it.
+            start = first_step(
+                left.manifest, left.last_step, start_step=start_step, taken=taken
+            )
+            stand = start.step, ()
+    watcher.start_at(*stand)
+    bystander = Bystander(processes.rank, strict=strict)
+    try:
+        watcher.attach(bystander)
+        yield Scope(folder, watcher, bystander)
+    finally:
+        watcher.detach()
+
+
+def _prepared(
+    run: str | os.PathLike[str] | None,
+    watcher: Watcher,
+    start_step: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> tuple[Path, Past | None, _Stand]:
+    """The run's folder, ready to be written, what it holds, and the first step."""
+    subject = watcher.watched.subject
+    folder = Path(run) if run is not None else _fresh_folder(subject.model)
+    left = _prepare(folder, resume=resume, overwrite=overwrite)
+    if left is None:
+        return folder, None, (start_step or 0, ())
+    taken = _steps_taken(watcher)
+    past = go_on(left, subject, start_step=start_step, taken=taken)
+    return folder, past, (past.step, past.own_steps)
 
 
 def _fresh_folder(model: str) -> Path:
@@ -131,13 +256,13 @@ def _fresh_folder(model: str) -> Path:
     raise RunExistsError(f"no free name like {stem!r} is left in runs/; pass run=")
 
 
-def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
-    """Make the folder ready; give the number of the first step."""
+def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
+    """Make the folder ready; give the run to go on with, if one is resumed."""
     if resume and overwrite:
         raise UnwatchableError("resume=True and overwrite=True exclude each other")
     if not (folder / MANIFEST).exists():
         if folder.is_dir() and not any(folder.iterdir()):
-            return 0
+            return None
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -145,7 +270,7 @@ def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
                 f"{folder} exists and is not a dynoscope run; "
                 "nothing in it was touched. Pass another run="
             ) from None
-        return 0
+        return None
     previous = open_run(folder)
     if not (resume or overwrite):
         raise RunExistsError(
@@ -155,16 +280,33 @@ def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> int:
     if previous.status == "running":
         raise RunExistsError(f"{folder} is being written by another process right now")
     if resume:
-        return _next_step(previous)
-    for table in TABLES:
-        shutil.rmtree(folder / table, ignore_errors=True)
+        return previous
+    for part in (*TABLES, BRANCHES):
+        shutil.rmtree(folder / part, ignore_errors=True)
     (folder / MANIFEST).unlink()
-    return 0
+    return None
 
 
-def _next_step(run: Run) -> int:
-    last = run.last_step
-    return 0 if last is None else last + 1
+def _steps_taken(watcher: Watcher) -> int | None:
+    """Steps by the optimizers' own count."""
+    moved = watcher.watched.optimizers
+    return steps_taken(each.adapter.source(each.optimizer) for each in moved)
+
+
+def _mark_end(
+    recorder: Recorder, watcher: Watcher, failure: BaseException | None
+) -> None:
+    """Note where the optimizer's count of steps stands, unless the training broke."""
+    taken = None
+    try:
+        if failure is None:
+            taken = _steps_taken(watcher)
+    except Exception as error:
+        recorder.note(
+            "the optimizer's count of steps cannot be read, so that resuming needs "
+            f"start_step= ({type(error).__name__}: {error})"
+        )
+    recorder.mark(watcher.step, taken)
 
 
 def _say_goodbye(folder: Path, recorder: Recorder, herald: Herald | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dynoscope.errors import MeasurementError
-from dynoscope.hooks.subject import Watched
+from dynoscope.hooks.subject import Moved, Watched
 from dynoscope.measurement import Rows
 from dynoscope.theory import lyapunov
 
@@ -49,7 +49,7 @@ def constraint_rows(watched: Watched, loss: float | None) -> Rows:
             "watch the one of which the constraint is to be measured by itself"
         )
     optimizer = watched.optimizers[0].optimizer
-    k = _k_of(optimizer)
+    k = _k_of(watched.optimizers[0])
     points = [_point(watched, index) for index in range(len(watched.parameters))]
     whole = getattr(optimizer, "per", "tensor") == "model"
     rows = [] if whole else [_measure(k, point) for point in points]
@@ -75,10 +75,13 @@ def constraint_rows(watched: Watched, loss: float | None) -> Rows:
     )
 
 
-def _k_of(optimizer: torch.optim.Optimizer) -> _K:
-    k: Any = getattr(optimizer, "k", None)
-    if k is None and type(optimizer).__name__ == "Lion":
+def _k_of(moved: Moved) -> _K:
+    optimizer, theory = moved.optimizer, moved.adapter.theory
+    named = {base.__name__ for base in type(optimizer).__mro__}
+    kinds = {theory(optimizer, group)[0] for group in optimizer.param_groups}
+    if kinds == {"lion"} and not {"LionK", "Rotational"} & named:
         return _K(_l1, _largest, _outside_of_box)
+    k: Any = getattr(optimizer, "k", None) if "LionK" in named else None
     if k is None:
         raise MeasurementError(
             f"{type(optimizer).__name__} solves no constrained problem that is known; "

@@ -4,34 +4,23 @@ import math
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynoscope.hooks.optimizers import box_limit, capture, imposed_rotation
+from dynoscope.hooks.optimizers import Group, box_limit, capture
 from dynoscope.hooks.subject import Moved
+from dynoscope.hooks.wrappers import imposed_rotation
 from dynoscope.measurement import GroupState, Subject
-from dynoscope.metrics.sums import Histograms, Kernel
+from dynoscope.metrics.sums import Counted, Histograms, Kernel, SecondMoment
+from dynoscope.sharding import aligned, layout, local
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["Counts", "Follower", "has_closure", "is_nested_step"]
+__all__ = ["Follower", "has_closure", "is_nested_step"]
 
 
-class Counts(NamedTuple):
-    """Histograms of some layers, on their way.
-
-    Attributes:
-        layers: where the layers stand among all.
-        fetch: gives counts of shape (2, layers, bins), as `Histograms.take` does.
-        nbytes: host memory held until then.
-    """
-
-    layers: list[int]
-    fetch: Callable[[], npt.NDArray[np.int64]]
-    nbytes: int
+_T = TypeVar("_T", Tensor, Tensor | None)
 
 
 class Follower:
@@ -48,7 +37,7 @@ class Follower:
         grads: gradients of the step that is being measured, layer by layer.
         groups: gives each parameter group's hyperparameters at that step.
         limits: half the width of the box that weight decay holds each layer in.
-        counts: histograms at the last step at which they were taken.
+        counted: histograms of that step, if they were taken.
     """
 
     def __init__(
@@ -67,53 +56,87 @@ class Follower:
         self.grads: list[Tensor | None] = [None] * len(self._layers)
         self.limits = [math.inf] * len(self._layers)
         self.groups: list[Callable[[], GroupState]] = []
-        self.counts = Counts([], _nothing, 0)
+        self.counted: list[Counted] = []
         self._histograms: Histograms | None = None
+        self._stepped = self._looked_again = False
 
-    def before(self, has_closure: bool, *, count: bool) -> None:
+    def is_current(self) -> bool:
+        """Whether the optimizer has the same parameters, and is what it looked like.
+
+        What an optimizer keeps in its state is there to be seen after its first step.
+        """
+        if self._stepped and not self._looked_again:
+            self._looked_again = True
+            if self.moved.adapter.misfit(self.moved.optimizer):
+                return False
+        return self.moved.is_current()
+
+    def before(self, has_closure: bool, *, count: bool, failed: bool = False) -> None:
         """Take what is there before the step.
 
         Args:
             has_closure: whether the step was given a closure.
             count: whether to take histograms, too.
+            failed: take nothing, but let no other process wait.
         """
         moved = self.moved
         # A closure computes the gradients inside the step: those here are stale.
-        self.grads = [None if has_closure else _dense(p.grad) for p in moved.parameters]
+        self.grads = [
+            None if has_closure else _here(moved.adapter.gradient(p), p)
+            for p in moved.parameters
+        ]
+        momenta = self._momenta()
+        if failed:
+            return
         self.groups = [
             capture(group, self._rotation(index))
             for index, group in enumerate(self._groups)
         ]
         self.limits = self._box_limits()
-        if count:
-            self.counts = self._count()
-        self._kernel.before(self.grads, self._momenta(), self.limits, self._part)
+        self.counted = self._count() if count else []
+        self._kernel.before(self.grads, momenta, self.limits, self._part)
 
-    def after(self) -> None:
-        """Take what the step has changed."""
-        moved = self.moved
-        seconds = [
-            moved.adapter.second_moment(
-                moved.optimizer, parameter, layer.group - moved.first_group
-            )
-            for parameter, layer in zip(moved.parameters, self._layers, strict=True)
-        ]
-        self._kernel.after(self.grads, self._momenta(), seconds, self._part)
+    def after(self, *, failed: bool = False) -> None:
+        """Take what the step has changed.
 
-    def _count(self) -> "Counts":
+        Args:
+            failed: take nothing, but let no other process wait.
+        """
+        momenta, seconds = self._momenta(), self._second_moments()
+        if not failed:
+            self._kernel.after(self.grads, momenta, seconds, self._part)
+        self._stepped = True
+
+    def _count(self) -> list[Counted]:
         if self._histograms is None:
             self._histograms = Histograms(self.moved.parameters)
-        fetch = self._histograms.take(self.grads)
-        return Counts(list(self.moved.layers), fetch, self._histograms.nbytes)
+        layers = self.moved.layers
+        return [
+            Counted([layers[k] for k in at], counts)
+            for at, counts in self._histograms.take(self.grads)
+        ]
 
     def _momenta(self) -> list[Tensor | None]:
         adapter, optimizer = self.moved.adapter, self.moved.optimizer
-        return [adapter.momentum(optimizer, p) for p in self.moved.parameters]
+        return [_here(adapter.momentum(optimizer, p), p) for p in self.moved.parameters]
+
+    def _second_moments(self) -> list[SecondMoment | None]:
+        moved, moments = self.moved, []
+        for parameter, layer in zip(moved.parameters, self._layers, strict=True):
+            moment = moved.adapter.second_moment(
+                moved.optimizer, parameter, layer.group - moved.first_group
+            )
+            if moment is not None:
+                moment = moment._replace(v=_here(moment.v, parameter))
+            moments.append(moment)
+        return moments
 
     @property
-    def _groups(self) -> list[dict[str, Any]]:
+    def _groups(self) -> list[Group]:
         """The parameter groups, but those that were added a moment ago."""
-        return self.moved.optimizer.param_groups[: self._count_groups]
+        optimizer, settings = self.moved.optimizer, self.moved.adapter.settings
+        groups = optimizer.param_groups[: self._count_groups]
+        return [settings(optimizer, group) for group in groups]
 
     def _rotation(self, group: int) -> float:
         """The angle that the optimizer imposes on a group's layers, if it does."""
@@ -156,9 +179,15 @@ def is_nested_step(optimizer: torch.optim.Optimizer) -> bool:
     return calls > 1
 
 
-def _nothing() -> npt.NDArray[np.int64]:
-    return np.zeros((2, 0, 0), np.int64)
+def _here(tensor: _T, parameter: Tensor) -> _T:
+    """The part of a gradient or moment that belongs to the parameter's local shard.
 
-
-def _dense(grad: Tensor | None) -> Tensor | None:
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad
+    It is laid out as the parameter, as a rule. A gradient that is yet to be summed,
+    as sequence parallelism leaves it to the optimizer, is summed: a collective.
+    """
+    its_layout = layout(parameter)
+    if tensor is None or its_layout is None:
+        return tensor
+    if layout(tensor) is None and tensor.shape == local(parameter).shape:
+        return tensor  # of an optimizer that takes the shard for a whole tensor
+    return local(aligned(tensor, its_layout))

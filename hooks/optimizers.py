@@ -1,15 +1,10 @@
-"""What an optimizer is, and where it keeps its momentum and hyperparameters.
-
-An optimizer is recognised by its class name together with the keys of its
-groups, so that no optimizer package has to be imported. An unknown one is
-measured all the same; only predictions are absent, with the reason stated.
-"""
+"""Read an optimizer: its momentum, its second moment and its hyperparameters."""
 
 import dataclasses
-import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,18 +12,29 @@ import torch
 from dynoscope.measurement import GroupState, OptimizerInfo
 from dynoscope.metrics.sums import SecondMoment
 
-__all__ = [
-    "Adapter",
-    "adapter_for",
-    "box_limit",
-    "capture",
-    "imposed_rotation",
-    "is_rotational",
-]
+__all__ = ["Adapter", "Group", "Theory", "box_limit", "capture"]
 
 Group: TypeAlias = Mapping[str, Any]
 Theory: TypeAlias = Callable[[torch.optim.Optimizer, Group], tuple[str | None, str]]
 """Of an optimizer's group, which theory applies; else None and the reason."""
+Settings: TypeAlias = Callable[[torch.optim.Optimizer, Group], Group]
+"""An optimizer's group, with hyperparameters that mean what theory means by them."""
+
+
+def _as_given(optimizer: torch.optim.Optimizer, group: Group) -> Group:
+    return group
+
+
+def _unscaled(group: Group, parameter: torch.Tensor) -> float:
+    return 1.0
+
+
+def _fits(optimizer: torch.optim.Optimizer) -> str:
+    return ""
+
+
+def _itself(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    return optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +42,31 @@ class Adapter:
     """How to read one class of optimizers.
 
     Attributes:
-        momentum_key: the momentum's key in the optimizer's state, "" if none.
-        keys: keys that every parameter group of this class has.
         theory: which theory applies to a group.
+        momentum_key: the momentum's key in the optimizer's state, "" if none.
         second_moment_keys: keys of the second moment in the optimizer's state; the
             first that is there is what the optimizer divides by.
+        bias_corrected: whether it is corrected for its start at 0, as Adam's is.
+        settings: a group's hyperparameters as theory reads them.
+        lr_factor: what a parameter's learning rate is, over that of its group.
+        unread: why no momentum, or no second moment, is read; "" where all is.
         name: a name that says more than the class; "" for the class's own.
+        source: the optimizer that has the state.
+        spares_gradients: whether a step leaves `.grad` as it was.
+        misfit: why the optimizer, looked at again, is another than was thought; or "".
     """
 
-    momentum_key: str
-    keys: frozenset[str]
     theory: Theory
+    momentum_key: str = ""
     second_moment_keys: tuple[str, ...] = ()
+    bias_corrected: bool = True
+    settings: Settings = _as_given
+    lr_factor: Callable[[Group, torch.Tensor], float] = _unscaled
+    unread: str = ""
     name: str = ""
+    source: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = _itself
+    spares_gradients: bool = False
+    misfit: Callable[[torch.optim.Optimizer], str] = _fits
 
     def describe(self, optimizer: torch.optim.Optimizer) -> OptimizerInfo:
         """What a run's manifest says of the optimizer."""
@@ -59,74 +77,72 @@ class Adapter:
             reasons=tuple(reason for _, reason in theories),
             has_momentum=bool(self.momentum_key),
             hyperparameters=tuple(
-                {key: value for key, value in group.items() if key != "params"}
+                {key: _plain(value) for key, value in group.items() if key != "params"}
                 for group in optimizer.param_groups
             ),
             has_second_moment=bool(self.second_moment_keys),
+            unread=self.unread,
         )
+
+    def gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """The parameter's gradient of now, which a step in between does not change."""
+        grad = parameter.grad
+        if grad is None or grad.is_sparse:
+            return None if grad is None else grad.to_dense()
+        return grad if self.spares_gradients else grad.clone()
 
     def momentum(
         self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor
     ) -> torch.Tensor | None:
         """The parameter's momentum; None where there is none (yet)."""
-        # `state` makes an entry for whatever it is asked by index: use get.
-        found = optimizer.state.get(parameter, {}).get(self.momentum_key)
+        found = self._state(optimizer, parameter).get(self.momentum_key)
         return found if isinstance(found, torch.Tensor) else None
 
     def second_moment(
         self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor, group: int
     ) -> SecondMoment | None:
         """What the step has just divided the parameter's momentum by, if anything."""
-        state = optimizer.state.get(parameter, {})
+        state = self._state(optimizer, parameter)
         v = next((state[k] for k in self.second_moment_keys if k in state), None)
         if v is None:
             return None
-        settings, count = optimizer.param_groups[group], state["step"]
-        # Read a number where that is free; stay on an accelerator where it is not.
-        beta2, count = _cheap(settings["betas"][1]), _cheap(count)
-        return SecondMoment(v, (1 - beta2**count) ** 0.5, settings["eps"])
+        settings = self.settings(optimizer, optimizer.param_groups[group])
+        correction = _correction(settings, state) if self.bias_corrected else 1.0
+        return SecondMoment(v, correction, settings.get("eps", 0.0))
+
+    def _state(
+        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor
+    ) -> Mapping[str, Any]:
+        # `state` makes an entry for whatever it is asked by index: use get.
+        found: Mapping[str, Any] = self.source(optimizer).state.get(parameter, {})
+        return found
 
 
-def _cheap(number: float | torch.Tensor) -> float | torch.Tensor:
+def _correction(settings: Group, state: Mapping[str, Any]) -> float | torch.Tensor:
+    """Root of Adam's bias correction; steps are counted per tensor or per group."""
+    counts = (state.get("step"), settings.get("step"), settings.get("k"))
+    count = next((count for count in counts if count is not None), None)
+    if count is None:
+        return 1.0
+    # Read a number where that is free; stay on an accelerator where it is not.
+    beta2, count = _cheap(settings["betas"][1]), _cheap(count)
+    correction: float | torch.Tensor = (1 - beta2**count) ** 0.5
+    return correction
+
+
+def _cheap(number: Any) -> Any:
     if isinstance(number, torch.Tensor) and number.device.type == "cpu":
         return float(number)
     return number
 
 
-def is_rotational(
-    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, group: Group
-) -> bool:
-    """Whether the optimizer is rotational, and turns this parameter of the group."""
-    if not _wraps(optimizer):
-        return False
-    turns: bool = getattr(optimizer, "is_rotational")(parameter, group)  # noqa: B009
-    return turns
-
-
-def imposed_rotation(optimizer: torch.optim.Optimizer, group: Group) -> float:
-    """The angle that a rotational optimizer turns by; NaN if there is no single one."""
-    if not _wraps(optimizer) or getattr(optimizer, "factor", None) is not None:
-        return math.nan
-    angle: float = getattr(optimizer, "rotation")(group)  # noqa: B009
-    return angle
-
-
-def _wraps(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it is a `dynoscope.optim.Rotational`, known by name and parts."""
-    named = any(base.__name__ == "Rotational" for base in type(optimizer).__mro__)
-    return named and isinstance(
-        getattr(optimizer, "inner", None), torch.optim.Optimizer
-    )
-
-
-def _of_inner(inner: torch.optim.Optimizer) -> Adapter:
-    """The adapter of a rotational optimizer: its state and groups are the inner's."""
-    adapter = adapter_for(inner)
-    return dataclasses.replace(
-        adapter,
-        theory=lambda optimizer, group: adapter.theory(inner, group),
-        name=f"Rotational({adapter.name or type(inner).__name__})",
-    )
+def _plain(value: Any) -> Any:
+    """A hyperparameter without the tensor that holds it, and that will change."""
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.numel() == 1 else str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value
 
 
 def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState]:
@@ -135,114 +151,40 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
     A tensor learning rate is changed in place by schedulers, so it is copied;
     reading the copy may wait for its device, so that is left to the caller of
     the returned function, on the writer's thread.
+
+    Args:
+        group: as `Adapter.settings` gives it; what it lacks, or has None for, is NaN.
+        rotation: the angle that the optimizer imposes, in radians.
     """
-    beta1, beta2 = group.get("betas", (np.nan, np.nan))[:2]
+    beta1, beta2 = (*(group.get("betas") or ()), np.nan, np.nan)[:2]
     values = {
-        "lr": group.get("lr", np.nan),
+        "lr": group.get("lr"),
         "weight_decay": group.get("weight_decay", 0.0),
         "beta1": beta1,
         "beta2": beta2,
-        "momentum": group.get("momentum", np.nan),
+        "momentum": group.get("momentum"),
         "dampening": group.get("dampening", 0.0),
     }
-    kept = {
-        key: value.detach().clone() if isinstance(value, torch.Tensor) else value
-        for key, value in values.items()
-    }
+    kept = {key: _kept(value) for key, value in values.items()}
     nesterov = bool(group.get("nesterov", False))
+    maximize = bool(group.get("maximize", False))
     return lambda: GroupState(
         **{key: float(value) for key, value in kept.items()},
         nesterov=nesterov,
         rotation=rotation,
+        maximize=maximize,
     )
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return value if isinstance(value, numbers.Real) else math.nan
 
 
 def box_limit(group: Group) -> float:
     """1 / weight_decay; infinite without, or if reading it would mean waiting."""
-    decay = group.get("weight_decay", 0.0)
+    decay = _cheap(group.get("weight_decay", 0.0))
     if isinstance(decay, torch.Tensor) or not decay > 0:
         return math.inf
     return float(1 / decay)
-
-
-def adapter_for(optimizer: torch.optim.Optimizer) -> Adapter:
-    """The adapter of an optimizer's class; a measuring-only one if unknown."""
-    if _wraps(optimizer):
-        return _of_inner(getattr(optimizer, "inner"))  # noqa: B009
-    cls = type(optimizer)
-    for base in cls.__mro__:
-        adapter = _ADAPTERS.get(base.__name__)
-        if adapter is None or not adapter.keys <= optimizer.param_groups[0].keys():
-            continue
-        # torch wraps a class's step when it is first instantiated.
-        if _own_step(cls) is not _own_step(base):
-            return _measuring_only(
-                f"{cls.__name__} replaces the step of {base.__name__}"
-            )
-        return adapter
-    return _measuring_only(f"no theory is known for {cls.__name__}")
-
-
-def _own_step(cls: type) -> Callable[..., Any]:
-    step: Callable[..., Any] = getattr(cls, "step")  # noqa: B009 (any class)
-    original: Callable[..., Any] = inspect.unwrap(step)
-    return original
-
-
-def _measuring_only(reason: str) -> Adapter:
-    return Adapter("", frozenset(), lambda optimizer, group: (None, reason))
-
-
-def _always(kind: str) -> Theory:
-    return lambda optimizer, group: (kind, "")
-
-
-def _adam(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
-    if group["amsgrad"]:
-        return None, "no theory covers the running maximum of amsgrad"
-    decoupled = group.get("decoupled_weight_decay", False)
-    return ("adamw" if decoupled else "adam_l2"), ""
-
-
-def _adamw(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
-    return _adam(optimizer, {"decoupled_weight_decay": True, **group})
-
-
-def _lionk(optimizer: torch.optim.Optimizer, group: Group) -> tuple[str | None, str]:
-    k = getattr(optimizer, "k", None)
-    if type(k).__name__ == "L1":
-        return "lion", ""
-    return None, f"no theory is known for LionK with {k!r}"
-
-
-def _blockwise(kind: str) -> Theory:
-    def theory(
-        optimizer: torch.optim.Optimizer, group: Group
-    ) -> tuple[str | None, str]:
-        if group["per"] == "group" and len(group["params"]) > 1:
-            return None, (
-                'per="group" shares one step among many layers; what each of them '
-                "gets of it is not predicted"
-            )
-        return kind, ""
-
-    return theory
-
-
-_ADAM_KEYS = frozenset({"lr", "betas", "eps", "weight_decay", "amsgrad"})
-_LION_KEYS = frozenset({"lr", "betas", "weight_decay"})
-_SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # the maximum with amsgrad
-_ADAPTERS: Final[Mapping[str, Adapter]] = {
-    "SGD": Adapter(
-        "momentum_buffer",
-        frozenset({"lr", "momentum", "dampening", "nesterov", "weight_decay"}),
-        _always("sgdm"),
-    ),
-    "Adam": Adapter("exp_avg", _ADAM_KEYS, _adam, _SECOND_MOMENTS),
-    "AdamW": Adapter("exp_avg", _ADAM_KEYS, _adamw, _SECOND_MOMENTS),
-    "Lion": Adapter("exp_avg", _LION_KEYS, _always("lion")),
-    "LionK": Adapter("exp_avg", _LION_KEYS, _lionk),
-    "NormGD": Adapter("exp_avg", _LION_KEYS, _always("normgd")),
-    "OrtSepNorm": Adapter("exp_avg", _LION_KEYS | {"per"}, _blockwise("ortsepnorm")),
-    "SepNorm": Adapter("exp_avg", _LION_KEYS | {"per"}, _blockwise("sepnorm")),
-}

@@ -2,15 +2,35 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from torch import nn
 
 from dynoscope.errors import UnwatchableError
 
-__all__ = ["Found", "Models", "model_of", "name_of", "parameters_in"]
+__all__ = [
+    "Found",
+    "Models",
+    "class_name",
+    "model_of",
+    "name_of",
+    "parameters_in",
+    "reshard",
+]
 
 Models: TypeAlias = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
+
+
+_SHELLS: Final = frozenset(
+    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+)
+"""What torch.compile and torch.distributed call the module that they wrap."""
+
+
+_REPLICAS: Final = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+_SHARDED: Final = "FSDPModule"
+"""The class that `fully_shard` gives to modules, known by name."""
 
 
 class _Several(nn.ModuleDict):
@@ -24,6 +44,11 @@ class Found:
     parameter: nn.Parameter
     module: nn.Module
     names: list[str]
+
+    @property
+    def attribute(self) -> str:
+        """Its name in the module itself."""
+        return self.names[0].rpartition(".")[2]
 
 
 def model_of(model: Models) -> nn.Module:
@@ -51,26 +76,68 @@ def model_of(model: Models) -> nn.Module:
 def name_of(model: nn.Module) -> str:
     """Class name of a model, or names of several."""
     if isinstance(model, _Several):
-        return " + ".join(type(part).__name__ for part in model.values())
-    return type(model).__name__
+        return " + ".join(class_name(part) for part in model.values())
+    return class_name(model)
+
+
+def class_name(module: nn.Module) -> str:
+    """Class name of a module, that from before `fully_shard`."""
+    names = [cls.__name__ for cls in type(module).__mro__]
+    # it puts a class of its own between a new one and the module's
+    return names[names.index(_SHARDED) + 1] if _SHARDED in names else names[0]
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
     """The user's own model, without DDP's and torch.compile's shells."""
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(model, _REPLICAS):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
+            continue
+        inner = (getattr(model, name, None) for name in _SHELLS)
+        found = next((each for each in inner if isinstance(each, nn.Module)), None)
+        if found is None:
             return model
+        model = found
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules with their paths, under which no wrapper shows."""
+    paths = {"": ""}
+    modules = {"": model}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        modules[prefix] = module
+        if prefix:
+            above, _, name = prefix.rpartition(".")
+            replicas = isinstance(modules[above], _REPLICAS) and name == "module"
+            shell = replicas or name in _SHELLS
+            paths[prefix] = paths[above] if shell else f"{paths[above]}.{name}"
+        yield paths[prefix].lstrip("."), module
+
+
+def reshard(model: nn.Module) -> None:
+    """Have `fully_shard` put back the parameters that the optimizer knows.
+
+    After a forward pass without a backward one, as in validation, the model still
+    has whole ones in their place; the next forward pass makes them again.
+
+    Raises:
+        UnwatchableError: the model is sharded in a way that cannot be watched.
+    """
+    for module in model.modules():
+        names = [cls.__name__ for cls in type(module).__mro__]
+        if "FullyShardedDataParallel" in names:
+            raise UnwatchableError(
+                "FullyShardedDataParallel (FSDP1) makes flat pieces of the parameters, "
+                "of which no layer can be told; use torch.distributed.fsdp.fully_shard"
+            )
+        if _SHARDED in names:
+            module.reshard()  # type: ignore[operator]
 
 
 def parameters_in(model: nn.Module) -> Iterator[Found]:
     """Parameters in the model's order, each once, with clean names."""
     found: dict[int, Found] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod")
+    for path, module in _modules(model):
         for name, parameter in module.named_parameters(recurse=False):
             full = f"{path}.{name}".lstrip(".")
             entry = found.setdefault(id(parameter), Found(parameter, module, []))

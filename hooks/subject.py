@@ -11,9 +11,20 @@ import torch
 from torch import nn
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.optimizers import Adapter, adapter_for, is_rotational
-from dynoscope.hooks.parameters import Found, Models, model_of, name_of, parameters_in
+from dynoscope.hooks.optimizers import Adapter, Group
+from dynoscope.hooks.parameters import (
+    Found,
+    Models,
+    class_name,
+    model_of,
+    name_of,
+    parameters_in,
+    reshard,
+)
+from dynoscope.hooks.recognition import adapter_for
+from dynoscope.hooks.wrappers import is_rotational, resolve
 from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
+from dynoscope.sharding import layout
 
 __all__ = ["Moved", "Optimizers", "Watched", "find_watched"]
 
@@ -71,11 +82,24 @@ class Watched:
     model: nn.Module
     optimizers: tuple[Moved, ...]
     parameters: tuple[nn.Parameter, ...]
+    owners: tuple[tuple[nn.Module, str], ...]  # each parameter's module and attribute
+
+    def is_sharded_since(self) -> bool:
+        """Whether the model now has DTensors in place of what was found."""
+        now = (module._parameters.get(name) for module, name in self.owners)
+        return any(
+            new is not old and new is not None and layout(new) and not layout(old)
+            for new, old in zip(now, self.parameters, strict=True)
+        )
 
     @property
-    def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of all optimizers."""
-        return [g for moved in self.optimizers for g in moved.optimizer.param_groups]
+    def groups(self) -> list[Group]:
+        """The parameter groups of all optimizers, as theory reads them."""
+        return [
+            moved.adapter.settings(moved.optimizer, group)
+            for moved in self.optimizers
+            for group in moved.optimizer.param_groups
+        ]
 
 
 def find_watched(
@@ -91,7 +115,8 @@ def find_watched(
     Args:
         model: the model, wrapped by DDP or torch.compile or not; several in a
             sequence or mapping, whose indices or keys their layers' names begin with.
-        optimizer: an optimizer over some or all of the parameters, or several.
+        optimizer: an optimizer over some or all of the parameters, wrapped or not; or
+            several.
         include: regular expressions; only layers whose name one of them finds.
         exclude: regular expressions; no layer whose name one of them finds.
         neurons: whether matrices are measured row by row too.
@@ -99,7 +124,9 @@ def find_watched(
     Raises:
         UnwatchableError: no parameter is left to watch; the message says why.
     """
-    own, optimizers = model_of(model), _optimizers(optimizer)
+    own, adapters = model_of(model), _adapters(optimizer)
+    optimizers = list(adapters)
+    reshard(own)
     found = list(parameters_in(own))
     groups = _group_of_each(optimizers)
     for each in optimizers:
@@ -107,7 +134,9 @@ def find_watched(
     chosen = [
         f
         for f in found
-        if id(f.parameter) in groups and _is_chosen(f.names[0], include, exclude)
+        if id(f.parameter) in groups
+        and f.parameter.numel()
+        and _is_chosen(f.names[0], include, exclude)
     ]
     if not chosen:
         moved = (f.names[0] for f in found if id(f.parameter) in groups)
@@ -116,12 +145,12 @@ def find_watched(
             f"include={include!r}, exclude={exclude!r} leave no layer to watch; "
             f"layers are named like: {names}"
         )
-    return _watched(own, optimizers, found, chosen, groups, neurons)
+    return _watched(own, adapters, found, chosen, groups, neurons)
 
 
 def _watched(
     model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    adapters: Mapping[torch.optim.Optimizer, Adapter],
     found: Sequence[Found],
     chosen: Sequence[Found],
     groups: Mapping[int, int],
@@ -130,13 +159,13 @@ def _watched(
     layers = [_layer(f, groups[id(f.parameter)], neurons) for f in chosen]
     parameters = tuple(f.parameter for f in chosen)
     moved, first = [], 0
-    for optimizer in optimizers:
+    for optimizer, adapter in adapters.items():
         span = range(first, first + len(optimizer.param_groups))
         mine = tuple(i for i, layer in enumerate(layers) if layer.group in span)
         moved.append(
             Moved(
                 optimizer,
-                adapter_for(optimizer),
+                adapter,
                 first,
                 mine,
                 tuple(parameters[i] for i in mine),
@@ -145,8 +174,11 @@ def _watched(
         )
         for i in mine:
             group = optimizer.param_groups[layers[i].group - first]
-            turns = is_rotational(optimizer, parameters[i], group)
-            layers[i] = dataclasses.replace(layers[i], rotational=turns)
+            layers[i] = dataclasses.replace(
+                layers[i],
+                rotational=is_rotational(optimizer, parameters[i], group),
+                lr_factor=adapter.lr_factor(group, parameters[i]),
+            )
         first = span.stop
     infos = tuple(each.adapter.describe(each.optimizer) for each in moved)
     subject = Subject(
@@ -154,38 +186,32 @@ def _watched(
         layers=tuple(layers),
         normalization=tuple(_channels(chosen)),
         optimizer=OptimizerInfo.joined(infos),
-        unwatched={
-            f.names[0]: (
-                "excluded" if id(f.parameter) in groups else "not in the optimizer"
-            )
-            for f in found
-            if f not in chosen
-        },
+        unwatched={f.names[0]: _reason(f, groups) for f in found if f not in chosen},
         optimizers=infos if len(infos) > 1 else (),
     )
-    return Watched(subject, model, tuple(moved), parameters)
+    owners = tuple((f.module, f.attribute) for f in chosen)
+    return Watched(subject, model, tuple(moved), parameters, owners)
 
 
-def _optimizers(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
+def _reason(found: Found, groups: Mapping[int, int]) -> str:
+    """Why a parameter is not measured."""
+    if id(found.parameter) not in groups:
+        return "not in the optimizer"
+    return "excluded" if found.parameter.numel() else "it has no elements"
+
+
+def _adapters(optimizer: Optimizers) -> dict[torch.optim.Optimizer, Adapter]:
+    """The optimizers whose steps are hooked, and how to read each."""
     if isinstance(optimizer, Mapping):
         optimizer = list(optimizer.values())
     listed = _listed(optimizer)
     if not listed:
         raise UnwatchableError("no optimizer is given: watch(model, optimizer)")
-    for each in listed:
-        if not isinstance(each, torch.optim.Optimizer):
-            inner = getattr(each, "optimizer", None)
-            cure = (
-                "pass its .optimizer"
-                if inner is not None
-                else "watch(model, optimizer)"
-            )
-            raise UnwatchableError(
-                f"{type(each).__name__} is not a torch.optim.Optimizer: {cure}"
-            )
-    if len({id(each) for each in listed}) < len(listed):
+    hooked = [(resolve(each), each) for each in listed]
+    adapters = {optimizer: adapter_for(optimizer, each) for optimizer, each in hooked}
+    if len(adapters) < len(listed):
         raise UnwatchableError("the same optimizer is given twice")
-    return listed
+    return adapters
 
 
 def _listed(one_or_more: Any) -> list[Any]:
@@ -253,7 +279,7 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
         name=found.names[0],
         shape=tuple(parameter.shape),
         dtype=str(parameter.dtype).removeprefix("torch."),
-        module=type(found.module).__name__,
+        module=class_name(found.module),
         group=group,
         rows=parameter.shape[0] if neurons and parameter.dim() > 1 else 0,
         aliases=tuple(found.names[1:]),
@@ -266,7 +292,7 @@ def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
         if _is_normalization(module) and found.parameter is _offset(module):
             yield Channels(
                 name=found.names[0],
-                module=type(module).__name__,
+                module=class_name(module),
                 channels=found.parameter.numel(),
                 layer=index,
             )
@@ -274,7 +300,7 @@ def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
 
 def _is_normalization(module: nn.Module) -> bool:
     # Models bring RMSNorms and LayerNorms of their own; the name says what they are.
-    named = type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
+    named = class_name(module).endswith(("RMSNorm", "LayerNorm"))
     return named or isinstance(module, NORMALIZATIONS)
 
 

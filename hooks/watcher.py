@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.follower import Counts, Follower, has_closure, is_nested_step
+from dynoscope.hooks.follower import Follower, has_closure, is_nested_step
+from dynoscope.hooks.processes import ALONE, Processes
+from dynoscope.hooks.rounds import Round, measurement_of
 from dynoscope.hooks.subject import Watched
-from dynoscope.measurement import GroupState, Measurement
-from dynoscope.metrics.histograms import BINS
-from dynoscope.metrics.sums import Kernel, Spec
+from dynoscope.measurement import Measurement
+from dynoscope.metrics.sums import Counted, GroupError, Kernel, Spec
 from dynoscope.schedule import Schedule, log_spaced
 
 __all__ = ["Sink", "Watcher"]
@@ -53,9 +52,11 @@ class Watcher:
             parameters than it had.
         schedule: which rounds to measure.
         histograms: whether to count what weights and gradients are, too.
+        processes: those that train the same model.
 
     Attributes:
         watched: what is measured.
+        processes: those that train the same model.
         step: number of rounds that have ended, those of a resumed run's past included.
         skipped: measurements given up since the last one that was put.
 
@@ -70,19 +71,28 @@ class Watcher:
         schedule: Schedule,
         *,
         histograms: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
-        self._find, self._schedule = find, schedule
+        self._find, self._schedule, self.processes = find, schedule, processes
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
         self.step = self.skipped = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._depths, self._own_steps = [0] * count, [0] * count
-        self._round: _Round | None = None
+        self._round: Round | None = None
+        self._failed = False
 
-    def start_at(self, step: int) -> None:
-        """Count on from a step that a run has got to before."""
-        self.step, self._own_steps = step, [step] * len(self._own_steps)
+    def start_at(self, step: int, own_steps: Sequence[int] = ()) -> None:
+        """Count on from a step that a run has got to before.
+
+        Args:
+            step: rounds that have ended.
+            own_steps: per optimizer, steps that it has taken; as many as rounds where
+                not given.
+        """
+        self.step = step
+        self._own_steps = list(own_steps) or [step] * len(self._own_steps)
 
     @property
     def taken(self) -> int:
@@ -112,11 +122,16 @@ class Watcher:
         """Remove the hooks, end an open round; calling it again does nothing."""
         for handle in self._handles:
             handle.remove()
-        if self._handles and self._round is not None and self._round.stepped:
-            try:
-                self._end_round(self._round)
-            except Exception as error:
-                self._sink.fail("measuring", error)
+        last, self._round = self._round, None
+        if self._handles and last is not None and last.stepped:
+            if self.processes.sharded:  # the others may be gone
+                self.step += 1
+                self.skipped += bool(last.measured)
+            else:
+                try:
+                    self._end_round(last)
+                except Exception as error:
+                    self._sink.fail("measuring", error)
         self._handles.clear()
         self._let_go()
 
@@ -127,15 +142,16 @@ class Watcher:
             self._depths[part] += 1  # a subclass's step has called its parent's
             return
         self._depths[part] = 1
-        try:
-            current = self._round_of(part)
-            if current.measured is not None:
-                start = time.perf_counter()
-                follower = self._followers[part]
-                follower.before(has_closure(args, kwargs), count=current.counting)
-                current.seconds += time.perf_counter() - start
-        except Exception as error:
-            self._give_up(error)
+        self._guarded(lambda: self._open_round(part))
+        current = self._round
+        if current is not None and current.measured is not None:
+            start = time.perf_counter()
+            stale, count = has_closure(args, kwargs), current.counting
+            follower = self._followers[part]
+            self._guarded(
+                lambda: follower.before(stale, count=count, failed=self._failed)
+            )
+            current.seconds += time.perf_counter() - start
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -143,77 +159,93 @@ class Watcher:
         self._depths[part] -= 1
         if self._depths[part]:
             return
-        current = self._round or _Round()
-        try:
-            if current.measured is not None:
-                start = time.perf_counter()
-                self._followers[part].after()
-                current.measured[part] = self._own_steps[part]
-                current.seconds += time.perf_counter() - start
-            current.stepped.add(part)
-            self._own_steps[part] += 1
-            if len(current.stepped) == len(self._depths):
-                self._end_round(current)
-        except Exception as error:
-            self._give_up(error)
+        current = self._round or Round()
+        if current.measured is not None:
+            start = time.perf_counter()
+            follower = self._followers[part]
+            self._guarded(lambda: follower.after(failed=self._failed))
+            current.measured[part] = self._own_steps[part]
+            current.seconds += time.perf_counter() - start
+        current.stepped.add(part)
+        self._own_steps[part] += 1
+        if self._handles and len(current.stepped) == len(self._depths):
+            self._guarded(lambda: self._end_round(current))
         if self._after_step is not None:
             self._after_step()
 
-    def _round_of(self, part: int) -> "_Round":
-        """The round that this optimizer's next step belongs to."""
+    def _open_round(self, part: int) -> None:
+        """Have a round that this optimizer's next step belongs to."""
         current = self._round
         if current is not None and part in current.stepped:
-            self._end_round(current)
+            self._guarded(lambda: self._end_round(current))
         elif current is not None and current.stepped:
-            return current
-        self._round = _Round()
-        if self._schedule(self.step):
-            if self._sink.has_room():
-                self._begin(self._round)
-            else:
-                self.skipped += 1
-        return self._round
+            return
+        if not self._handles:
+            return
+        self._round = Round()
+        if not self.processes.measures or not self._schedule(self.step):
+            return
+        # Whether there is room, the first process alone can tell: see `_end_round`.
+        if self.processes.sharded or self._sink.has_room():
+            self._begin(self._round)
+        else:
+            self.skipped += 1
 
-    def _begin(self, opened: "_Round") -> None:
-        if not all(moved.is_current() for moved in self.watched.optimizers):
-            self._renew()
+    def _begin(self, opened: Round) -> None:
         opened.measured = {}
         opened.counting = self._histograms and self._histogram_due(self.step)
+        if self.processes.group is not None and not self.processes.sharded:
+            self._refuse_late_shards()
+        if not all(follower.is_current() for follower in self._followers):
+            self._renew()
 
-    def _end_round(self, ended: "_Round") -> None:
+    def _end_round(self, ended: Round) -> None:
         self._round = None
         step, self.step = self.step, self.step + 1
         if not ended.measured:
             return
         start = time.perf_counter()
-        fetch = self._kernel.ship()
-        followers = self._followers
-        stepped = [f for part, f in enumerate(followers) if part in ended.measured]
-        layers = len(self.watched.subject.layers)
-        has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
-        for follower in stepped:
-            at = list(follower.moved.layers)
-            has_grad[at] = [grad is not None for grad in follower.grads]
-            limits[at] = follower.limits
-            follower.grads = []  # the training may want to free them
-        counts = [f.counts for f in stepped] if ended.counting else []
-        self._sink.put(
-            Measurement(
-                subject=self.watched.subject,
+        kernel, counted = self._kernel, self._counted(ended)
+        fetch = kernel.ship(failed=self._failed)
+        if self._is_wanted():
+            measurement = measurement_of(
+                ended,
+                self.watched.subject,
+                self._followers,
+                fetch,
+                kernel.nbytes,
+                counted,
                 step=step,
-                own_steps=tuple(map(ended.measured.get, range(len(followers)))),
-                wall_time=time.time(),
-                groups=_groups(followers, ended.measured),
-                has_grad=has_grad,
-                limits=limits,
-                fetch=fetch,
-                nbytes=self._kernel.nbytes + sum(c.nbytes for c in counts),
-                hook_seconds=ended.seconds + time.perf_counter() - start,
                 skipped=self.skipped,
-                histograms=_joined(counts, layers) if counts else None,
             )
-        )
-        self.skipped = 0
+            spent = ended.seconds + time.perf_counter() - start
+            self._sink.put(dataclasses.replace(measurement, hook_seconds=spent))
+            self.skipped = 0
+        for follower in self._followers:
+            follower.grads = []  # the training may want to free them
+
+    def _counted(self, ended: Round) -> Sequence[Counted]:
+        """Histograms of the round, if it has any."""
+        if not (ended.counting and ended.measured):
+            return []
+        counted = [c for part in ended.measured for c in self._followers[part].counted]
+        try:
+            return self._kernel.add_up(counted, failed=self._failed)
+        except GroupError:
+            raise
+        except Exception as error:  # there is still the round's `ship` to come
+            self._give_up(error)
+            return []
+
+    def _is_wanted(self) -> bool:
+        """Whether what was shipped is to be recorded, by this process."""
+        if not self.processes.sharded:
+            return True
+        if self._failed or not self.processes.writes:
+            return False
+        has_room = self._sink.has_room()
+        self.skipped += not has_room
+        return has_room
 
     def _adopt(self, watched: Watched) -> None:
         """Measure this from now on."""
@@ -222,41 +254,34 @@ class Watcher:
         norms = {channels.layer for channels in watched.subject.normalization}
         part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
         layers = watched.subject.layers
-        self._kernel = Kernel(
-            [
-                Spec(
-                    parameter,
-                    rows=layer.rows > 0,
-                    channels=index in norms,
-                    part=part_of[index],
-                )
-                for index, (parameter, layer) in enumerate(
-                    zip(watched.parameters, layers, strict=True)
-                )
-            ]
-        )
+        self.processes.check(watched.parameters, [layer.name for layer in layers])
+        self._followers: list[Follower] = []
+        if not self.processes.measures:
+            return
+        specs = [
+            Spec(
+                parameter,
+                rows=layer.rows > 0,
+                channels=index in norms,
+                part=part_of[index],
+            )
+            for index, (parameter, layer) in enumerate(
+                zip(watched.parameters, layers, strict=True)
+            )
+        ]
+        self._kernel = Kernel(specs, self.processes.sharing)
         self._followers = [
             Follower(moved, watched.subject, self._kernel, part)
             for part, moved in enumerate(watched.optimizers)
         ]
 
     def _renew(self) -> None:
-        """Find out anew what is there to measure: parameters came or went."""
-        before = {layer.name for layer in self.watched.subject.layers}
+        """Find out anew what is there to measure."""
+        before = self.watched
         self._let_go()
         self._adopt(self._find())
         self._hold()
-        after = {layer.name for layer in self.watched.subject.layers}
-        changes = [
-            f"{what} {', '.join(sorted(names)[:5])}"
-            for what, names in (("new:", after - before), ("gone:", before - after))
-            if names
-        ]
-        self._sink.note(
-            f"the optimizer's parameters changed before step {self.step} "
-            f"({'; '.join(changes) or 'replaced under the same names'}); "
-            "predictions that follow the run start anew there"
-        )
+        self._sink.note(_change(before, self.watched, self.step))
 
     def _hold(self) -> None:
         moved = self.watched.optimizers
@@ -267,57 +292,48 @@ class Watcher:
         for key in [key for key, watcher in _attached.items() if watcher is self]:
             del _attached[key]
 
+    def _refuse_late_shards(self) -> None:
+        if self.watched.is_sharded_since():
+            raise UnwatchableError(
+                "the model was sharded after it was given to dynoscope.watch: call "
+                "fully_shard or parallelize_module first, then make the optimizer, "
+                "then watch them"
+            )
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do a piece of the measuring; an error in it is not the training's."""
+        try:
+            work()
+        except Exception as error:
+            self._give_up(error)
+
     def _give_up(self, error: Exception) -> None:
-        self._round = None
-        self.detach()
+        if self.processes.sharded and not isinstance(error, GroupError):
+            # Where all measure together, the others would wait for this process.
+            self._failed = True
+        else:
+            self._round = None
+            self.detach()
         self._sink.fail("measuring", error)
 
 
-@dataclasses.dataclass
-class _Round:
-    """Steps that are counted as one.
-
-    Attributes:
-        measured: per optimizer that was measured, the number of its own step; None
-            where this round is not measured.
-        stepped: optimizers that have stepped.
-        counting: whether histograms are taken.
-        seconds: what the hooks have cost.
-    """
-
-    measured: dict[int, int] | None = None
-    stepped: set[int] = dataclasses.field(default_factory=set)
-    counting: bool = False
-    seconds: float = 0.0
-
-
-def _groups(
-    followers: Sequence[Follower], measured: Container[int]
-) -> Callable[[], tuple[GroupState, ...]]:
-    """Reads every group's hyperparameters; unknown where an optimizer did not step."""
-    readers: list[Callable[[], GroupState]] = []
-    for part, follower in enumerate(followers):
-        count = len(follower.moved.optimizer.param_groups)
-        readers += follower.groups if part in measured else [_unknown] * count
-    return lambda: tuple(read() for read in readers)
-
-
-def _unknown() -> GroupState:
-    return GroupState(lr=np.nan, weight_decay=np.nan)
-
-
-def _joined(
-    counts: Sequence[Counts], layers: int
-) -> Callable[[], npt.NDArray[np.int64]]:
-    """Gives the counts of all layers, 0 where an optimizer did not step."""
-
-    def read() -> npt.NDArray[np.int64]:
-        joined = np.zeros((2, layers, BINS), np.int64)
-        for each in counts:
-            joined[:, each.layers] = each.fetch()
-        return joined
-
-    return read
+def _change(before: Watched, after: Watched, step: int) -> str:
+    """What is measured from a step on that was not before, in words."""
+    was, now = (w.subject.optimizer.reasons for w in (before, after))
+    if [*map(id, before.parameters)] == [*map(id, after.parameters)] and was != now:
+        why = "; ".join({reason: None for reason in now if reason})
+        return f"only measured from step {step} on, without predictions: {why}"
+    old, new = ({x.name for x in w.subject.layers} for w in (before, after))
+    changes = [
+        f"{what} {', '.join(sorted(names)[:5])}"
+        for what, names in (("new:", new - old), ("gone:", old - new))
+        if names
+    ]
+    return (
+        f"the optimizer's parameters changed before step {step} "
+        f"({'; '.join(changes) or 'replaced under the same names'}); "
+        "predictions that follow the run start anew there"
+    )
 
 
 def _refuse_double(watched: Watched) -> None:

@@ -1,7 +1,7 @@
 """Asks the rules, now and then, while measurements come in."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -62,6 +62,10 @@ class Judge:
         self._latest: list[Block] = []
         self._next_look = SHORTEST
         self._calm = True  # no NaN so far
+
+    def know(self, findings: Iterable[tuple[str, str]]) -> None:
+        """Do not say again what was found before, by rule and layer."""
+        self._said.update(findings)
 
     def feed(self, tables: Mapping[str, pa.Table]) -> list[Finding]:
         """Take in rows of `layers` and `normalization`, of the same steps.

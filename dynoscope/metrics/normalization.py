@@ -78,6 +78,16 @@ class MomentumTracer:
         self._beta: FloatArray = np.empty(0)
         self._horizons: dict[str, npt.NDArray[np.int64]] = {}
 
+    @property
+    def silent(self) -> npt.NDArray[np.int64]:
+        """Per channel, steps since when its gradient is 0; -1 if it never was not."""
+        return np.where(self._alive, self._silent, -1)
+
+    def restore(self, step: int, silent: npt.NDArray[np.int64]) -> None:
+        """Go on after a step, from what `silent` was then."""
+        self._last_step, self._alive = step, silent >= 0
+        self._silent = np.maximum(silent, 0)
+
     def update(
         self,
         step: int,

@@ -31,6 +31,11 @@ class Columns:
     rows: int = 0
     channels: int = 0
 
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Its columns in the parts of a packed tensor."""
+        return self.pieces, self.rows, self.channels
+
 
 class Packing:
     """The columns of every device's packed tensor.
@@ -42,11 +47,7 @@ class Packing:
     def __init__(self, devices: Sequence[Sequence[Columns]]) -> None:
         owners = list(itertools.chain.from_iterable(devices))
         self._widths = [
-            (
-                sum(c.pieces for c in owned),
-                sum(c.rows for c in owned),
-                sum(c.channels for c in owned),
-            )
+            [*map(sum, zip(*(c.widths for c in owned), strict=True))]
             for owned in devices
         ]
         self._layers = np.array([c.layer for c in owners], dtype=np.intp)
@@ -109,4 +110,4 @@ def _gather(counts: Sequence[int], order: npt.NDArray[np.intp]) -> npt.NDArray[n
     """Indices that put runs of these lengths into another order."""
     starts = _starts(counts)
     runs = [np.arange(starts[k], starts[k] + counts[k]) for k in order]
-    return np.concatenate(runs).astype(np.intp)
+    return np.concatenate([[], *runs]).astype(np.intp)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
 
-__all__ = ["Turning", "angle", "combine", "combine_runs"]
+__all__ = ["Turning", "angle", "combine", "combine_runs", "rejoin"]
 
 
 class Turning(NamedTuple):
@@ -87,6 +87,23 @@ def combine_runs(
     common = np.repeat(_slope(a, b), lengths, axis)
     differs_sq = parts.weight_sq * (_slope(*parts[:2]) - common) ** 2
     return Turning(a, b, np.add.reduceat(parts.turn_sq + differs_sq, starts, axis))
+
+
+def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:
+    """Units whose parts' sums have been added up, far from each other, as one weight.
+
+    It is `combine` for who has no longer the parts: sum a * (b/a - B/A)**2 over them
+    is sum b**2/a - B**2/A. In float64 the difference leaves 1e-8 of the update.
+
+    Args:
+        summed: sums of the parts' sums.
+        along_sq: sum of the parts' b**2/a, what their updates have along the weight.
+    """
+    a, b, turn_sq = summed
+    # as the parts' are taken, so that a unit of one part is left as it is
+    whole_sq = np.divide(b * b, a, out=np.zeros_like(b), where=a != 0)
+    # less than nothing is rounding; NaN stays
+    return Turning(a, b, turn_sq + np.maximum(along_sq - whole_sq, 0))
 
 
 def _slope(a: FloatArray, b: FloatArray) -> FloatArray:

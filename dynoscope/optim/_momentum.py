@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from dynoscope.optim._shards import Layout, aligned, layout, local
+from dynoscope.sharding import Layout, aligned, layout, local
 
 __all__ = ["Batch", "InterpolatedMomentum"]
 

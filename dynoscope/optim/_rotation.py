@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dynoscope.optim._blocks import inverse, widened
-from dynoscope.optim._shards import local
 from dynoscope.optim._turned_blocks import Blocks, complete
+from dynoscope.sharding import local
 
 __all__ = ["STATE", "Turn", "Turning", "turn_all"]
 

@@ -5,8 +5,8 @@ shard, a plain tensor; elementwise work needs no more. A norm, a product or a me
 does: it is taken of the local shards first and then summed over the processes, in
 three steps, all of them the same on every process.
 
-1. `layout` says how a parameter lies on the processes, None if it is no DTensor;
-   `local` gives the shard itself. A shard may be empty.
+1. `dynoscope.sharding.layout` says how a parameter lies on the processes, None if it
+   is no DTensor; `local` there gives the shard itself. A shard may be empty.
 2. Take the sums of the shards: a number for a tensor, a column for its rows.
 3. `sum_over_shards` completes all of them in place, by one collective for every mesh
    dimension that cuts a block, however many sums there are. Collect the sums of the
@@ -20,93 +20,20 @@ For the means of the rows of DTensors, for example:
     means = [s / param.shape[1] for s, param in zip(sums, params, strict=True)]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from dynoscope.optim._blocks import Per
+from dynoscope.sharding import Layout
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-    from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.tensor import DTensor, Placement
 
-__all__ = [
-    "Layout",
-    "aligned",
-    "cut",
-    "gather",
-    "layout",
-    "local",
-    "sum_over_shards",
-    "whole_norms",
-]
-
-
-class Layout(NamedTuple):
-    """How a tensor lies on the processes: its whole shape, and what cuts it."""
-
-    shape: torch.Size
-    mesh: "DeviceMesh"
-    placements: tuple["Placement", ...]
-
-    def as_real(self) -> "Layout":
-        """The layout of a complex tensor's `torch.view_as_real`."""
-        return self._replace(shape=torch.Size((*self.shape, 2)))
-
-    def cutting(self, per: Per) -> Iterator["ProcessGroup"]:
-        """The processes that hold parts of one block, for each mesh dimension.
-
-        A dimension that replicates cuts nothing, so that replicas count once; one
-        that deals out whole rows cuts no row.
-        """
-        rows = per == "row" and len(self.shape) > 1
-        for dim, placement in enumerate(self.placements):
-            whole = placement.is_replicate() or (
-                rows and getattr(placement, "dim", None) == 0
-            )
-            if not whole and self.mesh.size(dim) > 1:
-                yield self.mesh.get_group(dim)
-
-
-def layout(tensor: Tensor) -> Layout | None:
-    """How a DTensor lies on the processes; None for any other tensor."""
-    sharded = _as_dtensor(tensor)
-    if sharded is None:
-        return None
-    return Layout(sharded.shape, sharded.device_mesh, tuple(sharded.placements))
-
-
-def local(tensor: Tensor) -> Tensor:
-    """The local shard, which shares its memory with the DTensor, or the tensor."""
-    sharded = _as_dtensor(tensor)
-    if sharded is None:
-        return tensor
-    with torch.no_grad():
-        return sharded.to_local()
-
-
-def aligned(tensor: Tensor, its_layout: Layout) -> Tensor:
-    """The DTensor laid out as `its_layout`; itself if it already is.
-
-    Raises:
-        RuntimeError: the tensor is no DTensor.
-    """
-    sharded = _as_dtensor(tensor)
-    if sharded is None:
-        raise RuntimeError(
-            f"a parameter of shape {tuple(its_layout.shape)} is sharded, but its "
-            "gradient or momentum is a plain tensor; load a state that was saved whole "
-            "by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
-        )
-    _, mesh, placements = its_layout
-    if (sharded.device_mesh, tuple(sharded.placements)) == (mesh, placements):
-        return sharded
-    return sharded.redistribute(mesh, placements)
+__all__ = ["gather", "sum_over_shards", "whole_norms"]
 
 
 def sum_over_shards(
@@ -126,7 +53,9 @@ def sum_over_shards(
     """
     shared: dict[ProcessGroup, list[Tensor]] = {}
     for partial, its_layout, per in zip(partials, layouts, pers, strict=True):
-        for group in its_layout.cutting(per) if its_layout is not None else ():
+        for group in (
+            its_layout.cutting(rows=per == "row") if its_layout is not None else ()
+        ):
             shared.setdefault(group, []).append(partial)
     for group, members in shared.items():
         dtype = reduce(torch.promote_types, (member.dtype for member in members))
@@ -172,23 +101,3 @@ def gather(shard: Tensor, its_layout: Layout) -> Tensor:
         shape=like.shape,
         stride=like.stride(),
     ).full_tensor()
-
-
-def cut(whole: Tensor, its_layout: Layout) -> Tensor:
-    """The local shard of a tensor that every process has whole; no collective."""
-    from torch.distributed.tensor import DTensor, Replicate
-
-    mesh = its_layout.mesh
-    replicated = DTensor.from_local(
-        whole, mesh, [Replicate()] * mesh.ndim, run_check=False
-    )
-    return local(replicated.redistribute(placements=its_layout.placements))
-
-
-def _as_dtensor(tensor: Tensor) -> "DTensor | None":
-    if type(tensor) in (Tensor, Parameter) or not torch.distributed.is_available():
-        return None
-    # half a second, which a model without shards need not pay
-    from torch.distributed.tensor import DTensor
-
-    return tensor if isinstance(tensor, DTensor) else None

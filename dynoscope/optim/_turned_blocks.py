@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dynoscope.optim._blocks import norm_over
-from dynoscope.optim._shards import Layout, cut, layout, local, sum_over_shards
+from dynoscope.optim._shards import sum_over_shards
+from dynoscope.sharding import Layout, cut, layout, local
 
 __all__ = [
     "PER",

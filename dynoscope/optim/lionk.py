@@ -9,8 +9,8 @@ from torch.optim.optimizer import ParamsT
 
 from dynoscope.optim import _shards
 from dynoscope.optim._momentum import Batch, InterpolatedMomentum
-from dynoscope.optim._shards import Layout
 from dynoscope.optim.convex import Gradient, TopK
+from dynoscope.sharding import Layout, cut
 
 __all__ = ["LionK"]
 
@@ -147,7 +147,7 @@ class LionK(InterpolatedMomentum):
         """The gradient of K at one tensor, or the shard of it."""
         if layout is None or self._separable:
             return self._grad(momentum)
-        return _shards.cut(self._grad(_shards.gather(momentum, layout)), layout)
+        return cut(self._grad(_shards.gather(momentum, layout)), layout)
 
     def _grad(self, momentum: Tensor) -> Tensor:
         gradient = self.k.grad(momentum)
@@ -173,7 +173,7 @@ class LionK(InterpolatedMomentum):
         pieces = self._grad(joint).split([momentum.numel() for momentum in whole])
         for piece, momentum, layout in zip(pieces, whole, layouts, strict=True):
             gradient = piece.view_as(momentum).to(momentum)
-            yield gradient if layout is None else _shards.cut(gradient, layout)
+            yield gradient if layout is None else cut(gradient, layout)
 
 
 def _numel(param: Tensor) -> int:

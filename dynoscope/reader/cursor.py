@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.reader.files import list_files, read_part, read_tail, rows_of
 from dynoscope.schema.arrow import arrow_schema
 
@@ -15,6 +16,9 @@ class Cursor:
 
     A look at a table in which nothing is new lists a folder and reads no rows,
     however long the run is.
+
+    Once a resumed training has superseded rows, which this cursor may have given out,
+    it gives nothing more: make a new one.
 
     Args:
         run: the run's folder.
@@ -29,6 +33,7 @@ class Cursor:
         self._number = 0  # file that is being read
         self._rows = 0  # rows of it that have been given out
         self._offset = 0  # where its next rows begin, while it is a journal
+        self._branches = branches_of(run)
         self.problems: dict[str, str] = {}
 
     def poll(self, limit: int | None = None) -> pa.Table:
@@ -39,6 +44,7 @@ class Cursor:
                 next poll goes on from there.
         """
         pieces: list[pa.Table] = []
+        cut = pending_cut(self._run, self._branches)
         for file in list_files(self._run, self._table):
             if limit is not None and sum(map(len, pieces)) >= limit:
                 break
@@ -48,9 +54,13 @@ class Cursor:
                 self._number, self._rows, self._offset = file.number, 0, 0
             path = self._run / self._table / file.name
             try:
-                pieces.append(self._rest_of(path, file.is_part))
+                piece = self._rest_of(path, file.is_part)
             except FileNotFoundError:
                 break  # a journal has just become a part: the next poll sees it
+            counted = cut.narrow(self._table, file.number)
+            pieces.append(piece if counted is None else piece.filter(counted))
+        if branches_of(self._run) != self._branches:
+            pieces.clear()
         pieces.append(arrow_schema(self._table).empty_table())
         return pa.concat_tables(pieces)
 

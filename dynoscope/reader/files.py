@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import TableFile, current_files
 
@@ -58,14 +59,19 @@ def read_table(
     for _ in range(RETRIES):
         pieces: list[pa.Table] = []
         problems: list[str] = []
+        branches = branches_of(run)
+        cut = pending_cut(run, branches)
         try:
             for file in list_files(run, table):
-                piece, problem = _read_file(run, table, file, columns, where)
+                counted = cut.narrow(table, file.number, where)
+                piece, problem = _read_file(run, table, file, columns, counted)
                 pieces.append(piece)
                 if problem:
                     problems.append(problem)
         except FileNotFoundError:
             continue  # a journal became a part while we were reading
+        if branches_of(run) != branches:
+            continue  # rows of some files may have moved, of others not yet
         return pa.concat_tables(pieces or [_empty(table, columns)]), problems
     raise FileNotFoundError(f"the files of {run / table} keep vanishing")
 
@@ -96,9 +102,10 @@ def read_part(
     """Rows of a Parquet part; none, and the reason, if it is damaged."""
     try:
         there = pq.read_schema(path).names
-        chosen = (
-            None if columns is None else [name for name in columns if name in there]
-        )
+        chosen = None
+        if columns is not None:
+            wanted = dict.fromkeys([*columns, "step"])
+            chosen = [name for name in wanted if name in there]
         rows = pq.read_table(path, columns=chosen, filters=where, partitioning=None)
         return _completed(rows, _empty(table, columns).schema), ""
     except FileNotFoundError:
@@ -140,6 +147,8 @@ def rows_of(tail: Tail, table: str) -> pa.Table:
 
 def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows in a schema; a column that an older dynoscope did not write is NaN."""
+    if "own_step" in schema.names and "own_step" not in rows.column_names:
+        rows = rows.append_column("own_step", rows["step"])  # of one optimizer
     for field in schema:
         if field.name not in rows.column_names and pa.types.is_floating(field.type):
             missing = pa.array(np.full(len(rows), np.nan), field.type)

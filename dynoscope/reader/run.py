@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
+from dynoscope.reader.cuts import branches_of
 from dynoscope.reader.files import read_table
 from dynoscope.reader.manifest import is_gone, read_manifest
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
 from dynoscope.schema import TABLES
+from dynoscope.schema.folder import BRANCHES
 
 __all__ = ["Run", "open_run"]
 
@@ -61,7 +63,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `failed`, or `lost` (its process is gone)."""
+        """`running`, `finished`, `failed`, `lost` (process gone) or `superseded`."""
         manifest = self.manifest
         if manifest["status"] != "running" or not is_gone(manifest):
             return str(manifest["status"])
@@ -95,6 +97,11 @@ class Run:
         """Highest step recorded, None if there is none."""
         steps = self.table("groups", ["step"])["step"]
         return pc.max(steps).as_py() if len(steps) else None
+
+    @property
+    def branches(self) -> list["Run"]:
+        """What resumed trainings have superseded, the oldest first: runs like this."""
+        return [Run(self.path / BRANCHES / name) for name in branches_of(self.path)]
 
     def layers(
         self, metric: Names = None, layer: Names = None, steps: Steps = None
@@ -215,7 +222,7 @@ class Run:
             Columns step, layer, rule, severity, message, evidence (a dict) and source.
         """
         frame = self._frame(self.table("findings"))
-        # A run that was resumed may have found the same again.
+        # A run that was resumed by an older dynoscope may have found the same again.
         frame = frame.drop_duplicates(["rule", "layer"], ignore_index=True)
         frame["evidence"] = frame["evidence"].map(json.loads)
         return frame

@@ -1,7 +1,7 @@
 """A batch of measurements to the rows of each table."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -34,18 +34,39 @@ class TableBuilder:
         """What could not be predicted, and why."""
         return [problem for part in self._parts for problem in part.problems]
 
+    def follow(self, tables: Mapping[str, pa.Table]) -> None:
+        """Take in consecutive steps that a run holds already, before the first new one.
+
+        What is predicted for the next steps is then what it would be had these steps
+        been built here, but for the rounding of the columns to float32.
+
+        Args:
+            tables: rows of `layers`, `groups` and `silence`, of the same steps.
+        """
+        for part in self._parts:
+            part.follow(tables)
+
+    def finish(self) -> dict[str, list[pa.Array]]:
+        """Rows that can be built only now that there are no more measurements."""
+        return _joined([part.finish() for part in self._parts])
+
     def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measurements, in their order."""
-        pieces: dict[str, list[list[pa.Array]]] = collections.defaultdict(list)
-        for part, steps in zip(self._parts, self._splitter.split(batch), strict=True):
-            if steps:
-                for name, columns in part.build(steps).items():
-                    pieces[name].append(columns)
-        tables = {
-            name: [pa.concat_arrays(columns) for columns in zip(*parts, strict=True)]
-            for name, parts in pieces.items()
-        }
+        split = zip(self._parts, self._splitter.split(batch), strict=True)
+        tables = _joined([part.build(steps) for part, steps in split if steps])
         if any(measurement.histograms is not None for measurement in batch):
             counted = histogram_columns(self._names, batch)
             tables["histograms"] = arrays("histograms", counted)
         return tables
+
+
+def _joined(parts: Sequence[dict[str, list[pa.Array]]]) -> dict[str, list[pa.Array]]:
+    """Rows of several optimizers, table by table."""
+    pieces: dict[str, list[list[pa.Array]]] = collections.defaultdict(list)
+    for part in parts:
+        for name, columns in part.items():
+            pieces[name].append(columns)
+    return {
+        name: [pa.concat_arrays(columns) for columns in zip(*several, strict=True)]
+        for name, several in pieces.items()
+    }

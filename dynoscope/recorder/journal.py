@@ -15,7 +15,7 @@ from dynoscope.schema.folder import (
     part_name,
 )
 
-__all__ = ["TableWriter"]
+__all__ = ["TableWriter", "write_part"]
 
 PART_ROWS: Final = 1 << 17
 """Rows after which a journal becomes a part."""
@@ -66,18 +66,8 @@ class TableWriter:
         """Turn the journal into a part."""
         if self._stream is None:
             return
-        part = self._folder / part_name(self._number)
-        temporary = part.with_name(part.name + TEMPORARY)
-        floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
-        strings = [f.name for f in self._schema if pa.types.is_string(f.type)]
-        pq.write_table(
-            pa.Table.from_batches(self._batches, self._schema),
-            temporary,
-            compression="zstd",
-            use_dictionary=strings,
-            use_byte_stream_split=floats,
-        )
-        temporary.replace(part)
+        rows = pa.Table.from_batches(self._batches, self._schema)
+        write_part(self._folder, self._number, rows)
         self._close_journal()
         (self._folder / journal_name(self._number)).unlink()
         self._number += 1
@@ -93,3 +83,19 @@ class TableWriter:
             self._stream.close()
             self._sink.close()
         self._stream = self._sink = None
+
+
+def write_part(folder: Path, number: int, rows: pa.Table) -> None:
+    """Write a part of a table; one that bears the number is replaced in one go."""
+    part = folder / part_name(number)
+    temporary = part.with_name(part.name + TEMPORARY)
+    floats = [f.name for f in rows.schema if pa.types.is_floating(f.type)]
+    strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
+    pq.write_table(
+        rows,
+        temporary,
+        compression="zstd",
+        use_dictionary=strings,
+        use_byte_stream_split=floats,
+    )
+    temporary.replace(part)

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dynoscope.measurement import Subject
+from dynoscope.recorder.past import Past
 from dynoscope.schema.folder import MANIFEST, SCHEMA_VERSION, TEMPORARY
 from dynoscope.schema.process import Writer
 
@@ -44,8 +45,16 @@ class Manifest:
             "created": time.time(),
             "revision": 0,  # grows when what was read before is stale
             "ended": None,
-            "progress": {"step": None, "measured": 0, "skipped": 0, "lost": 0},
+            "progress": {
+                "step": None,
+                "measured": 0,
+                "skipped": 0,
+                "lost": 0,
+                "counted": [],  # steps of the run, and by the optimizer's own count
+            },
             "problems": [],
+            "resumed": [],
+            "changes": [],  # steps at which what is watched changed
             **_described(subject),
             **plain(settings),
             "versions": _versions(),
@@ -55,17 +64,38 @@ class Manifest:
         manifest.beat()
         return manifest
 
-    def change(self, subject: Subject) -> None:
-        """Other layers are watched from now on; those of before stay listed."""
-        now = _described(subject)
-        for table in ("layers", "normalization"):
-            names = {entry["name"] for entry in now[table]}
-            gone = [old for old in self.content[table] if old["name"] not in names]
-            if table == "normalization":
-                gone = []  # it points into the layers, whose places have changed
-            now[table] += gone
-        self.content.update(now)
+    def change(self, subject: Subject, step: int) -> None:
+        """Other layers are watched from a step on; those of before stay listed."""
+        before = self.content["layers"]
+        self.content.update(_described(subject))
+        self._list_gone(before)
+        self.content["changes"].append(step)
         self.content["revision"] += 1
+
+    def go_on(self, past: Past) -> None:
+        """Continue the manifest of a run that is resumed."""
+        old, new = past.manifest, self.content
+        resumed = {"step": past.step, "time": time.time(), "branch": past.branch}
+        self._list_gone(old["layers"])
+        new["created"] = old["created"]
+        new["revision"] = old.get("revision", 0) + 1
+        new["config"] = new["config"] or old["config"]
+        new["problems"] = list(old["problems"])
+        new["resumed"] = [*old.get("resumed", []), resumed]
+        new["changes"] = list(past.changes)
+        counted = old["progress"].get("counted", [])
+        new["progress"] = {
+            **old["progress"],
+            "step": past.last_step,
+            "measured": past.measured,
+            "counted": [pair for pair in counted if pair[0] <= past.step],
+        }
+
+    def _list_gone(self, before: Sequence[Mapping[str, Any]]) -> None:
+        """List the layers of before that are gone, too."""
+        layers = self.content["layers"]
+        names = {entry["name"] for entry in layers}
+        layers += [entry for entry in before if entry["name"] not in names]
 
     def beat(self) -> None:
         """Say that the writer is alive, and who it is."""

@@ -1,7 +1,7 @@
 """Rows of the `normalization` table: momentum tracing, layer by layer."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,20 @@ from dynoscope.theory import DECOUPLED
 
 __all__ = ["ChannelRows"]
 
+EVERY: Final = 128
+"""Measured steps for which it is kept once how long each channel has been silent; at
+first more often, so that a young run that crashes can be resumed as well."""
+
 
 class ChannelRows:
     """Follows the channels of all normalization layers of a run.
 
     Args:
         subject: what is watched.
+
+    Attributes:
+        silence: of the steps that came last, by their place, those at which it was
+            kept how long each channel has been silent; see `silent`.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -31,6 +39,23 @@ class ChannelRows:
         kinds = subject.optimizer.kinds
         self._decoupled = np.array([kind in DECOUPLED for kind in kinds])
         self._tracer = MomentumTracer(int(self._sizes.sum()))
+        self._measured = 0
+        self.silence: dict[int, list[npt.NDArray[np.int64]]] = {}
+
+    @property
+    def silent(self) -> list[npt.NDArray[np.int64]]:
+        """Per layer, how long each channel has been silent; -1 if it always was."""
+        return np.split(self._tracer.silent, self._starts[1:])
+
+    def restore(self, step: int, silent: Mapping[str, npt.NDArray[np.int64]]) -> None:
+        """Go on after a step, from what `silent` was then, by layer.
+
+        What happened since to channels is taken to have gone on as it was.
+        """
+        never = [np.full(size, -1) for size in self._sizes]
+        names = self._names.to_pylist()
+        of_layer = map(silent.get, names, never)
+        self._tracer.restore(step, np.concatenate(list(of_layer)))
 
     def columns(
         self,
@@ -42,20 +67,21 @@ class ChannelRows:
         gradient, weight, update = np.stack([h.channels for h in hosts], axis=1)
         lr, weight_decay, beta = self._settings(groups)
         decay = np.where(self._decoupled[self._group], lr * weight_decay, 0.0)
-        counts = [
-            self._count(
-                self._tracer.update(
-                    int(step),
-                    gradient[t],
-                    weight[t],
-                    update[t],
-                    lr=lr[t],
-                    decay=decay[t],
-                    beta=beta[t],
-                )
+        counts, self.silence = [], {}
+        for t, step in enumerate(steps):
+            masks = self._tracer.update(
+                int(step),
+                gradient[t],
+                weight[t],
+                update[t],
+                lr=lr[t],
+                decay=decay[t],
+                beta=beta[t],
             )
-            for t, step in enumerate(steps)
-        ]
+            counts.append(self._count(masks))
+            self._measured += 1
+            if self._measured % EVERY == 0 or _is_early(self._measured):
+                self.silence[t] = self.silent
         layers = len(self._sizes)
         return {
             "step": np.repeat(steps, layers),
@@ -98,3 +124,8 @@ class ChannelRows:
                     weight[:, at], beyond_decay[:, at]
                 )
         return columns
+
+
+def _is_early(measured: int) -> bool:
+    """Whether it is a power of two that comes before the first of `EVERY`."""
+    return measured < EVERY and measured.bit_count() == 1

@@ -14,7 +14,9 @@ from dynoscope.recorder.means import RunningMean
 __all__ = ["Predictor", "hyperparameters"]
 
 _HYPERPARAMETERS: Final = [
-    field.name for field in dataclasses.fields(GroupState) if field.name != "rotation"
+    field.name
+    for field in dataclasses.fields(GroupState)
+    if field.name not in ("rotation", "maximize")
 ]
 
 

@@ -1,13 +1,14 @@
 """The writer thread: from the training's queue to the run folder."""
 
 import collections
+import functools
 import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,13 @@ from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
 from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.journal import TableWriter
+from dynoscope.recorder.judging import Found, Judge
 from dynoscope.recorder.manifest import Manifest
+from dynoscope.recorder.past import Past
 from dynoscope.recorder.tables import finding_columns, row_batch, scalar_columns
 from dynoscope.schema.arrow import arrow_schema
 
-__all__ = ["Judge", "Recorder"]
+__all__ = ["Recorder"]
 
 _T = TypeVar("_T")
 
@@ -40,30 +43,6 @@ BATCH: Final = 256
 """Most measurements turned into rows at once."""
 
 
-class Found(Protocol):
-    """Something that is to be written to the `findings` table."""
-
-    def row(self) -> Mapping[str, Any]:
-        """Its row, evidence as a mapping."""
-
-
-class Judge(Protocol):
-    """Finds what is odd in the rows that are written."""
-
-    @property
-    def problems(self) -> Sequence[str]:
-        """What went wrong in it."""
-
-    def restart(self, subject: Subject) -> None:
-        """Begin anew: what is watched has changed."""
-
-    def feed(self, tables: Mapping[str, pa.Table]) -> Sequence[Found]:
-        """Take in new rows of each table; give what was found."""
-
-    def finish(self) -> Sequence[Found]:
-        """Give what is found now that there are no more."""
-
-
 class Recorder:
     """Writes one run. `put` and `log` are for the training thread, never block.
 
@@ -73,6 +52,7 @@ class Recorder:
         settings: further content of the manifest.
         strict: raise errors of dynoscope's own instead of going on without it.
         judge: is given all rows, on the writer thread, if there is one.
+        past: what the run held, if it is resumed.
     """
 
     def __init__(
@@ -83,10 +63,13 @@ class Recorder:
         *,
         strict: bool,
         judge: Judge | None = None,
+        past: Past | None = None,
     ) -> None:
         self._run, self._strict, self._judge = run, strict, judge
-        self._subject = subject
+        self._subject, self._past = subject, past
         self._manifest = Manifest.create(run, subject, settings)
+        if past is not None:
+            self._manifest.go_on(past)
         self._builder = TableBuilder(subject)
         self._writers: dict[str, TableWriter] = {}
         self._measurements: collections.deque[Measurement] = collections.deque()
@@ -103,6 +86,8 @@ class Recorder:
 
     def start(self) -> None:
         """Write the manifest and start the writer thread."""
+        for problem in self._past.notes if self._past else ():
+            self.note(problem)
         self._manifest.write()
         self._thread.start()
 
@@ -111,6 +96,10 @@ class Recorder:
         """Counts of measured, skipped and lost steps, as the manifest has them."""
         progress: dict[str, Any] = self._manifest.content["progress"]
         return progress
+
+    def mark(self, step: int, taken: int | None) -> None:
+        """Note how many steps the optimizer itself has counted at a step of the run."""
+        self.progress["counted"].append([step, taken])
 
     def has_room(self) -> bool:
         """Whether the queue takes another measurement."""
@@ -188,11 +177,14 @@ class Recorder:
     def _work(self) -> None:
         # NaN and infinity are measured, not mistakes: no warning, whatever the filter
         with np.errstate(all="ignore"):
+            if self._past is not None:
+                self._guard(functools.partial(self._follow, self._past))
             while not self._stopping:
                 self._wake.wait(INTERVAL)
                 self._wake.clear()
                 self._guard(self._drain)
             self._guard(self._drain)
+            self._guard(self._finish)
             self._guard(lambda: self._ask(lambda judge: judge.finish()))
             self._guard(self._flush)
 
@@ -228,8 +220,24 @@ class Recorder:
         self._scalars.clear()
         self._rows.clear()
 
+    def _follow(self, past: Past) -> None:
+        """Bring predictions and judge to where the run was left."""
+        try:
+            for rows in past.rows:
+                self._builder.follow(rows)
+                self._ask(functools.partial(_feed, rows))
+                self._beat_if_due()
+        except Exception as error:
+            self._builder = TableBuilder(self._subject)
+            self.note(
+                f"predictions start anew at step {past.step}: the steps before cannot "
+                f"be followed ({type(error).__name__}: {error})"
+            )
+            if self._strict:
+                raise
+
     def _drain(self) -> None:
-        measurements = _drained(self._measurements)
+        measurements = filter(self._is_whole, _drained(self._measurements))
         while batch := list(itertools.islice(measurements, BATCH)):
             for _, alike in itertools.groupby(batch, key=lambda m: id(m.subject)):
                 self._record(list(alike))
@@ -241,12 +249,23 @@ class Recorder:
             self._table("scalars").append(scalar_columns(rows))
         for table, batch in _drained(self._rows):
             self._table(table).append(batch.columns)
-        if time.monotonic() >= self._next_beat:
-            self._beat()
+        self._beat_if_due()
+
+    def _is_whole(self, measurement: Measurement) -> bool:
+        """Whether no process has failed to add its shards to the numbers."""
+        failed = measurement.fetch().failed
+        if failed:
+            self.note(
+                f"measuring failed on process {', '.join(map(str, failed))}, where it "
+                "is said why; without its shards nothing is recorded"
+            )
+            self.progress["lost"] += 1
+            self._bytes_taken += measurement.nbytes
+        return not failed
 
     def _record(self, batch: list[Measurement]) -> None:
         if batch[0].subject is not self._subject:
-            self._change(batch[0].subject)
+            self._change(batch[0])
         built = self._builder.build(batch)
         for name, columns in built.items():
             self._table(name).append(columns)
@@ -261,12 +280,17 @@ class Recorder:
         self._bytes_taken += sum(m.nbytes for m in batch)
         for problem in self._builder.problems:
             self.note(problem)
-        self._ask(lambda judge: judge.feed(_as_tables(built)))
+        self._ask(functools.partial(_feed, _as_tables(built)))
 
-    def _change(self, subject: Subject) -> None:
+    def _finish(self) -> None:
+        for name, columns in self._builder.finish().items():
+            self._table(name).append(columns)
+
+    def _change(self, first: Measurement) -> None:
         """Go on with other layers than before."""
-        self._subject, self._builder = subject, TableBuilder(subject)
-        self._manifest.change(subject)
+        self._subject = subject = first.subject
+        self._builder = TableBuilder(subject)
+        self._manifest.change(subject, first.step)
         if self._judge is not None:
             self._judge.restart(subject)
 
@@ -291,6 +315,10 @@ class Recorder:
             self._writers[name] = TableWriter(self._run, name)
         return self._writers[name]
 
+    def _beat_if_due(self) -> None:
+        if time.monotonic() >= self._next_beat:
+            self._beat()
+
     def _beat(self) -> None:
         self._manifest.beat()
         self._manifest.write()
@@ -299,6 +327,10 @@ class Recorder:
     def _flush(self) -> None:
         for writer in self._writers.values():
             writer.flush()
+
+
+def _feed(rows: Mapping[str, pa.Table], judge: Judge) -> Sequence[Found]:
+    return judge.feed(rows)
 
 
 def _as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:

@@ -1,5 +1,6 @@
 """Measured steps of one optimizer to the rows of each table."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from dynoscope.metrics.neurons import NEURON_METRICS, summarize
 from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
+from dynoscope.recorder.past import last_silence, steps_in
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.rounds import Observed
 from dynoscope.recorder.sensitivity import Sensitivity
@@ -51,6 +53,7 @@ class PartTables:
         self._subject, self._first_group = subject, first_group
         self._numel = np.array([layer.numel for layer in subject.layers])
         self._group = np.array([layer.group for layer in subject.layers])
+        self._lr_factor = np.array([layer.lr_factor for layer in subject.layers])
         decoupled = [kind in DECOUPLED for kind in subject.optimizer.kinds]
         self._decoupled = np.array(decoupled)[self._group]
         self._names = pa.array([layer.name for layer in subject.layers])
@@ -61,11 +64,28 @@ class PartTables:
         self._with_rows = [layer for layer in subject.layers if layer.rows]
         self._row_groups = _group_by_rows(self._with_rows)
         self._channels = ChannelRows(subject)
+        self._unkept: int | None = None  # last step, if its silence is not recorded
 
     @property
     def problems(self) -> list[str]:
         """What could not be predicted, and why."""
         return [*self._predictor.problems, *self._trajectories.problems]
+
+    def follow(self, tables: Mapping[str, pa.Table]) -> None:
+        """Let predictions follow steps that a run holds; see `TableBuilder.follow`."""
+        recorded = steps_in(tables, self._subject, self._first_group)
+        if len(recorded.steps):
+            self._predicted(recorded.own_steps, recorded.groups, recorded.sums)
+        silence = last_silence(tables, self._subject, recorded)
+        if silence is not None:
+            self._channels.restore(*silence)
+
+    def finish(self) -> dict[str, list[pa.Array]]:
+        """Rows that can be built only now that there are no more steps."""
+        if self._unkept is None:
+            return {}
+        last = self._silence({self._unkept: self._channels.silent})
+        return {"silence": arrays("silence", last)}
 
     def build(self, batch: Sequence[Observed]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measured steps, in their order."""
@@ -75,7 +95,7 @@ class PartTables:
         groups = [seen.groups for seen in batch]
         tables: dict[str, Columns] = {
             "layers": self._layers(rounds, steps, batch, groups),
-            "groups": self._groups(rounds, groups),
+            "groups": self._groups(rounds, steps, groups),
         }
         if self._with_rows:
             tables["neurons"] = self._neurons(rounds, hosts)
@@ -84,6 +104,11 @@ class PartTables:
                 **self._channels.columns(steps, hosts, groups),
                 "step": np.repeat(rounds, len(self._subject.normalization)),
             }
+            kept = {int(rounds[at]): s for at, s in self._channels.silence.items()}
+            if kept:
+                tables["silence"] = self._silence(kept)
+            last = int(rounds[-1])
+            self._unkept = None if last in kept else last
         return {name: arrays(name, columns) for name, columns in tables.items()}
 
     def _layers(
@@ -109,23 +134,43 @@ class PartTables:
             getattr(named, name)[~has_momentum] = np.nan
         decay = _per_group(groups, "weight_decay")[:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
-        predicted = {
-            **self._predictor.predict(groups, named.grad_sq * named.weight_sq),
-            **self._sensitivity.columns(groups, named),
-            **self._trajectories.predict(steps, groups, named),
-        }
+        downhill = self._downhill(groups, named)
         layers = len(self._numel)
         return {
             "step": np.repeat(rounds, layers),
             "wall_time": np.repeat(times, layers),
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "numel": np.tile(self._numel, len(hosts)),
-            "lr": _per_group(groups, "lr")[:, self._group],
+            "lr": _per_group(groups, "lr")[:, self._group] * self._lr_factor,
             "weight_decay": decay,
             **derive(named),
-            "kkt_gap": kkt_gap(named, box_decay),
-            **self._imposed.columns(groups, np.sqrt(named.weight_sq), predicted),
+            "kkt_gap": kkt_gap(downhill, box_decay),
+            **self._predicted(steps, groups, named),
         }
+
+    def _predicted(
+        self,
+        steps: npt.NDArray[np.int64],
+        groups: list[tuple[GroupState, ...]],
+        sums: LayerSums,
+    ) -> dict[str, FloatArray]:
+        predicted = {
+            **self._predictor.predict(groups, sums.grad_sq * sums.weight_sq),
+            **self._sensitivity.columns(groups, self._downhill(groups, sums)),
+            **self._trajectories.predict(steps, groups, sums),
+        }
+        return self._imposed.columns(groups, np.sqrt(sums.weight_sq), predicted)
+
+    def _downhill(
+        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
+    ) -> LayerSums:
+        """The sums for the gradient of what is minimised, also where it is -loss."""
+        sign = 1.0 - 2.0 * _per_group(groups, "maximize")[:, self._group]
+        return dataclasses.replace(
+            sums,
+            weight_grad=sign * sums.weight_grad,
+            weight_scaled_grad=sign * sums.weight_scaled_grad,
+        )
 
     def _has_momentum(
         self, groups: list[tuple[GroupState, ...]]
@@ -152,13 +197,27 @@ class PartTables:
             **columns,
         }
 
+    def _silence(
+        self, of_step: Mapping[int, Sequence[npt.NDArray[np.int64]]]
+    ) -> Columns:
+        names = [norm.name for norm in self._subject.normalization]
+        return {
+            "step": np.repeat(list(of_step), len(names)),
+            "layer": names * len(of_step),
+            "silent": [silent for layers in of_step.values() for silent in layers],
+        }
+
     def _groups(
-        self, steps: FloatArray, groups: list[tuple[GroupState, ...]]
+        self,
+        rounds: npt.NDArray[np.int64],
+        steps: npt.NDArray[np.int64],
+        groups: list[tuple[GroupState, ...]],
     ) -> Columns:
         count = len(groups[0])
         return {
-            "step": np.repeat(steps, count),
+            "step": np.repeat(rounds, count),
             "group": np.tile(self._first_group + np.arange(count), len(groups)),
+            "own_step": np.repeat(steps, count),
             **{
                 name: _per_group(groups, name)
                 for name in TABLES["groups"].names("setting")

@@ -15,6 +15,7 @@ from dynoscope.schema.column import Metric, Table
 from dynoscope.schema.column import key as _key
 from dynoscope.schema.column import measured as _measured
 from dynoscope.schema.histograms import HISTOGRAMS
+from dynoscope.schema.silence import SILENCE
 
 __all__ = ["TABLES", "Metric", "Table", "metric"]
 
@@ -151,7 +152,10 @@ _LAYERS = Table(
             "weight_decay + E<w, u>/E||w||^2, u the gradient as it enters an update.",
             "Kosson et al. 2024, appendix L, eq. 94",
         ),
-        _LR,
+        _setting(
+            "lr", "learning rate",
+            "Learning rate of this step; for Muon, of a layer of this shape.",
+        ),
         _WEIGHT_DECAY,
         _predicted(
             "pred_weight_norm", "weight_norm", "", "predicted weight norm",
@@ -278,13 +282,21 @@ _GROUPS = Table(
     (
         _STEP,
         _key("group", "int32", "group", "Index of the parameter group."),
+        _key(
+            "own_step", "int64", "own step",
+            "Steps its own optimizer had taken: `step`, unless there are several.",
+            "steps",
+        ),
         _LR,
         _WEIGHT_DECAY,
         _setting("beta1", "beta 1", "First moment coefficient; NaN if none."),
         _setting("beta2", "beta 2", "Second moment coefficient; NaN if none."),
         _setting("momentum", "momentum", "SGD's momentum coefficient; NaN if none."),
+        _setting("dampening", "dampening", "SGD's dampening."),
+        _setting("nesterov", "Nesterov", "1 where SGD's momentum is Nesterov's, or 0."),
+        _setting("maximize", "maximize", "1 where steps go along the gradient, or 0."),
     ),
-)
+)  # fmt: skip
 
 _SCALARS = Table(
     "scalars",
@@ -316,6 +328,7 @@ TABLES: Final[Mapping[str, Table]] = {
     for table in (
         *(_LAYERS, _NEURONS, _NORMALIZATION, _GROUPS, _SCALARS, _FINDINGS),
         HISTOGRAMS,
+        SILENCE,
         *(ondemand.FULL_GRADIENTS, ondemand.INVARIANCE, ondemand.ACTIVITY),
         ondemand.CONSTRAINT,
     )

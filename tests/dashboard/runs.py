@@ -70,7 +70,7 @@ class WrittenRun:
         columns = []
         for field in arrow_schema(table):
             values = self._random.lognormal(size=count)
-            if field.name == "step":
+            if field.name in ("step", "own_step"):
                 values = np.repeat(at, width)
             elif field.name == "wall_time":
                 values = np.repeat(at, width) * 0.5

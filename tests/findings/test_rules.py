@@ -93,7 +93,7 @@ def test_missing_warmup_says_how_many_steps(tmp_path: Path) -> None:
     assert not of_rule(found, "missing_warmup")
 
 
-def test_a_resumed_run_has_no_start(tmp_path: Path) -> None:
+def test_a_resumed_run_says_nothing_again(tmp_path: Path) -> None:
     said = []
     for resume in (False, True):
         model = normalized(32)
@@ -103,11 +103,9 @@ def test_a_resumed_run_has_no_start(tmp_path: Path) -> None:
         said.append(of_rule(found, "missing_warmup"))
     assert said[0]
     assert not said[1]
-    # The notes of both parts are the same; the run has them once.
     run = dynoscope.open_run(tmp_path / "run")
     written = run.table("findings")["rule"].to_pylist()
-    assert written.count("decayed_gains") == 10
-    assert (run.findings()["rule"] == "decayed_gains").sum() == 5
+    assert written.count("decayed_gains") == 5
 
 
 def test_off_equilibrium_where_eps_swamps_the_gradient(tmp_path: Path) -> None:

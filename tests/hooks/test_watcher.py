@@ -85,7 +85,9 @@ def test_an_unknown_optimizer_is_measured_without_predictions(tmp_path: Path) ->
     with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
         step(model, optimizer)
     run = dynoscope.open_run(tmp_path / "run")
-    assert run.manifest["optimizer"]["reasons"] == ["no theory is known for Adagrad"]
+    assert run.manifest["optimizer"]["reasons"] == [
+        "no theory is known for Adagrad: its steps only ever shrink"
+    ]
     row = run.layers(layer="weight").iloc[0]
     assert row["angular_update"] > 0
     assert np.isnan(row["momentum_norm"])

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynoscope.metrics.histograms import BINS, EDGES, placed, trimmed
-from dynoscope.metrics.sums import Histograms
+from dynoscope.metrics.sums import Histograms, start_counts
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
 
 def counted(values: torch.Tensor) -> np.ndarray:
     """Histogram of a weight and of its negative as gradient."""
-    return Histograms([values]).take([-values])()[:, 0]
+    return start_counts(Histograms([values]).take([-values]), 1)()[:, 0]
 
 
 def brute_force(values: np.ndarray) -> np.ndarray:
@@ -67,7 +67,9 @@ def test_what_is_not_finite_is_outermost() -> None:
 
 def test_an_absent_gradient_counts_nothing() -> None:
     layers = [torch.ones(3), torch.ones(2, 2)]
-    weight, gradient = Histograms(layers).take([None, torch.ones(2, 2)])()
+    weight, gradient = start_counts(
+        Histograms(layers).take([None, torch.ones(2, 2)]), 2
+    )()
     assert weight.sum(axis=1).tolist() == [3, 4]
     assert gradient.sum(axis=1).tolist() == [0, 4]
 

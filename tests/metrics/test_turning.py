@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynoscope.measurement import Sum
 from dynoscope.metrics.sums import Kernel, Spec
-from dynoscope.metrics.turning import Turning, angle, combine, combine_runs
+from dynoscope.metrics.turning import Turning, angle, combine, combine_runs, rejoin
 
 SIZES = st.sampled_from([2, 3, 64, 5000, 300_001])
 
@@ -132,3 +132,37 @@ def turning_of(w: np.ndarray, d: np.ndarray) -> Turning:
     a, b = float(w @ w), float(w @ d)
     turn = d - (b / a) * w if a else d
     return Turning(*map(np.asarray, (a, b, turn @ turn)))
+
+
+PARTS = st.lists(
+    st.tuples(st.floats(-8, 8), st.floats(-3, 3), st.floats(-20, 0), st.booleans()),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(PARTS)
+def test_parts_that_were_added_up_far_away(
+    parts: list[tuple[float, float, float, bool]],
+) -> None:
+    """Against `combine`, which has the parts, over parts of all sizes and slopes."""
+    a = np.array([10.0**size * (not empty) for size, _, _, empty in parts])
+    b = a * np.array([slope for _, slope, _, _ in parts])
+    turn_sq = np.array([10.0**turn for _, _, turn, _ in parts])
+    along_sq = np.divide(b * b, a, out=np.zeros_like(b), where=a != 0)
+    found = rejoin(
+        Turning(*(x.sum(keepdims=True) for x in (a, b, turn_sq))),
+        along_sq.sum(keepdims=True),
+    )
+    expected = combine(Turning(a, b, turn_sq))
+    np.testing.assert_allclose(found.weight_sq[0], expected.weight_sq, 1e-14)
+    rounding = 1e-15 * along_sq.sum()  # 3e-8 of the update
+    np.testing.assert_allclose(found.turn_sq[0], expected.turn_sq, 1e-12, rounding)
+    if len(parts) == 1:
+        assert found.turn_sq[0] == turn_sq[0]
+
+
+def test_what_is_no_number_stays_so() -> None:
+    bad = np.array([np.nan, np.inf])
+    with np.errstate(invalid="ignore"):  # as on the writer's thread
+        assert np.isnan(rejoin(Turning(bad, bad, bad), bad).turn_sq).all()

@@ -5,7 +5,6 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,8 +32,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dynoscope.optim import Lion, LionK, NormGD, OrtSepNorm, SepNorm
-from dynoscope.optim._shards import Layout, gather, layout, local, sum_over_shards
+from dynoscope.optim._shards import gather, sum_over_shards
+from dynoscope.sharding import Layout, layout, local
 from tests.optim import layers
+from tests.spawning import join_group
 
 Pairs: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 
@@ -330,14 +331,7 @@ def row_means() -> list[Tensor]:
 
 def run(rank: int, world: int, folder: Path) -> None:
     """Write what this process finds to a file of its own."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=60),
-    )
+    join_group(rank, world, folder)
     found: dict[str, Any] = {}
     for setup_name, setup in SETUPS.items():
         if math.prod(setup.mesh) != world:

@@ -1,14 +1,13 @@
 """Every optimizer on DTensors, in processes of their own, against a single process."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
 
+from tests import spawning
 from tests.optim.layers import PATHS
 from tests.optim.ranks import (
     EXTREMES,
@@ -25,19 +24,11 @@ from tests.optim.ranks import (
 )
 
 EACH = pytest.mark.parametrize("name", MAKERS)
-SECONDS = 300
 
 
 def spawn(world: int, folder: Path) -> list[dict[str, Any]]:
     """What every process of a group finds."""
-    processes = start_processes(run, (world, folder), nprocs=world, join=False)
-    assert processes is not None
-    end = time.monotonic() + SECONDS
-    while not processes.join(timeout=max(end - time.monotonic(), 0)):
-        if time.monotonic() > end:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f"{world} processes took longer than {SECONDS} s")
+    spawning.spawn(run, world, folder)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(world)]
 
 

@@ -123,7 +123,8 @@ def test_the_manifest_tells_what_was_watched(run: dynoscope.Run) -> None:
     assert manifest["optimizer"]["hyperparameters"][0]["weight_decay"] == 0.1
     assert manifest["versions"]["torch"].startswith("2.")
     assert manifest["progress"] == {
-        "step": STEPS - 1, "measured": STEPS, "skipped": 0, "lost": 0
+        "step": STEPS - 1, "measured": STEPS, "skipped": 0, "lost": 0,
+        "counted": [[0, 0], [STEPS, STEPS]],
     }  # fmt: skip
 
 

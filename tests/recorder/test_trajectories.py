@@ -187,7 +187,7 @@ def test_normgd_without_all_layers_has_none(tmp_path: Path) -> None:
     assert frame["traj_weight_norm"].isna().all()
 
 
-def test_a_resumed_run_starts_anew(tmp_path: Path) -> None:
+def test_a_resumed_run_goes_on_from_where_it_was(tmp_path: Path) -> None:
     model = MixedNet()
     optimizer = OPTIMIZERS["sgdm"](model)
     record(optimizer, model, tmp_path / "run")
@@ -203,7 +203,8 @@ def test_a_resumed_run_starts_anew(tmp_path: Path) -> None:
         for name in ("traj_weight_norm", "weight_norm")
     )
     assert norm[STEPS] > 1.9 * norm[STEPS - 1]
-    np.testing.assert_allclose(carried[STEPS:], norm[STEPS:], rtol=0.02)
+    # What happened to the weight in between is not the optimizer's doing.
+    np.testing.assert_allclose(carried[STEPS:], norm[STEPS:] / 2, rtol=0.02)
 
 
 class TestByHand:

@@ -10,9 +10,18 @@ is there; short pieces also keep float32 sums accurate (relative error below 1e-
 are stacked and summed together, since for them the calls cost more than the numbers.
 """
 
-from dynoscope.metrics.sums.histogram import Histograms
+from dynoscope.metrics.sums.histogram import Counted, Histograms, start_counts
 from dynoscope.metrics.sums.kernel import Kernel
+from dynoscope.metrics.sums.shards import GroupError
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import SecondMoment
 
-__all__ = ["Histograms", "Kernel", "SecondMoment", "Spec"]
+__all__ = [
+    "Counted",
+    "GroupError",
+    "Histograms",
+    "Kernel",
+    "SecondMoment",
+    "Spec",
+    "start_counts",
+]

@@ -43,7 +43,7 @@ class Stack:
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
-        self._sizes = [parameter.numel() for parameter in self._parameters]
+        self._sizes = [spec.numel for spec in specs]
         self.sums, row_sums, self._channels = pack.claim(specs)
         self._with_channels = sum(spec.channels for spec in specs)  # they come first
         width = max(self._sizes)

@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,25 @@ from dynoscope.metrics.histograms import BINS, SIDE, SMALLEST, SPLIT_BITS
 from dynoscope.metrics.sums.pack import start_copy
 from dynoscope.metrics.sums.tensors import Tensors, flat
 
-__all__ = ["Histograms"]
+__all__ = ["Counted", "Histograms", "start_counts"]
 
 PIECE: Final = 1 << 18
 """Elements that are sorted into bins at once."""
 
 _MANTISSA: Final = 23 - SPLIT_BITS  # bits that do not matter
 _LOWEST: Final = (127 + SMALLEST) << SPLIT_BITS  # leading bits of the first bin
+
+
+class Counted(NamedTuple):
+    """Histograms of some layers, on their device.
+
+    Attributes:
+        layers: which layers.
+        counts: of their weights and gradients, shape (2, layers, BINS), int64.
+    """
+
+    layers: Sequence[int]
+    counts: Tensor
 
 
 class Histograms:
@@ -35,39 +47,49 @@ class Histograms:
         for index, parameter in enumerate(parameters):
             self._at[parameter.device].append(index)
 
-    @property
-    def nbytes(self) -> int:
-        """Host bytes that the counts of one step hold until they are fetched."""
-        return 2 * 8 * BINS * len(self._parameters)
-
     @torch.no_grad()
-    def take(self, grads: Tensors) -> Callable[[], npt.NDArray[np.int64]]:
-        """Count now; give a function that waits for the counts.
+    def take(self, grads: Tensors) -> list[Counted]:
+        """Count what there is now, device by device.
 
         Args:
             grads: gradients in the order of the layers; one that is None is not
                 counted.
-
-        Returns:
-            A function that gives counts of shape (2, layers, BINS): of the weights,
-            and of the gradients.
         """
-        waits = {}
+        counted = []
         for device, at in self._at.items():
             counts = torch.zeros(2, len(at), BINS, dtype=torch.int64, device=device)
             for k, index in enumerate(at):
                 _count(self._parameters[index], counts[0, k])
                 if (grad := grads[index]) is not None:
                     _count(grad, counts[1, k])
-            waits[device] = start_copy(counts, collections.deque())
+            counted.append(Counted(at, counts))
+        return counted
 
-        def fetch() -> npt.NDArray[np.int64]:
-            counts = np.empty((2, len(self._parameters), BINS), np.int64)
-            for device, wait in waits.items():
-                counts[:, self._at[device]] = wait()
-            return counts
 
-        return fetch
+def start_counts(
+    counted: Sequence[Counted], layers: int
+) -> Callable[[], npt.NDArray[np.int64]]:
+    """Start copies to the host; give a function that waits for them.
+
+    Args:
+        counted: the counts of some of the layers; those of others are 0.
+        layers: number of all layers.
+
+    Returns:
+        A function that gives counts of shape (2, layers, BINS), of the weights and of
+        the gradients.
+    """
+    waits = [
+        (each.layers, start_copy(each.counts, collections.deque())) for each in counted
+    ]
+
+    def fetch() -> npt.NDArray[np.int64]:
+        counts = np.zeros((2, layers, BINS), np.int64)
+        for at, wait in waits:
+            counts[:, at] = wait()
+        return counts
+
+    return fetch
 
 
 def _count(x: Tensor, counts: Tensor) -> None:

@@ -1,19 +1,33 @@
 """All sums of a step, over all layers and devices."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from dynoscope.measurement import Host, Sum
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
+from dynoscope.metrics.sums.histogram import Counted
+from dynoscope.metrics.sums.native import Native, is_supported
 from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.shards import Reduction
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, count_nonfinite
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 __all__ = ["Kernel"]
+
+
+class _Place(NamedTuple):
+    """Where sums are taken, and how; each has a packed tensor of its own."""
+
+    device: torch.device
+    native: bool
 
 
 class _Member(NamedTuple):
@@ -32,14 +46,28 @@ class Kernel:
     numbers, to be called on any thread. Several optimizers do the first two in
     any order, each for its part. Arguments are in the order of the part's specs;
     None stands for a tensor that does not exist, whose sums are 0.
+
+    Of DTensors the local shards are summed, and `ship` completes the sums over the
+    processes that have the others; the first of them is given the numbers.
+
+    Args:
+        specs: what is measured.
+        processes: those that have shards of it; None where all of it is here.
     """
 
-    def __init__(self, specs: Sequence[Spec]) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], processes: "ProcessGroup | None" = None
+    ) -> None:
         wide = any(spec.parameter.dtype == torch.float64 for spec in specs)
         dtype = torch.float64 if wide else torch.float32
-        devices: dict[torch.device, list[list[int]]] = collections.defaultdict(list)
+        specs = [
+            dataclasses.replace(spec, native=is_supported(spec.parameter))
+            for spec in specs
+        ]
+        devices: dict[_Place, list[list[int]]] = collections.defaultdict(list)
         for group in _groups(specs):
-            devices[specs[group[0]].parameter.device].append(group)
+            first = specs[group[0]]
+            devices[_Place(first.parameter.device, first.native)].append(group)
         self._packing = Packing(
             [
                 [specs[i].columns(i) for group in groups for i in group]
@@ -54,21 +82,32 @@ class Kernel:
         }
         self._taken: set[int] = set()  # parts that are in the packs
         at = _positions(specs)
-        for device, groups in devices.items():
-            pack = Pack(self._packing.shapes(len(self._packs)), dtype, device)
+        placed: list[tuple[Pack, list[int]]] = []
+        for place, groups in devices.items():
+            pack = Pack(
+                self._packing.shapes(len(self._packs)),
+                torch.float64 if place.native else dtype,
+                place.device,
+            )
             self._packs.append(pack)
             cuts = (cut for group in groups for cut in specs[group[0]].cuts)
-            scratch = Scratch(max(cuts), pack)
+            scratch = Scratch(0 if place.native else max(cuts), pack)
             for group in groups:
                 members = [specs[i] for i in group]
                 block = _block(members, pack, scratch)
                 self._parts[members[0].part].append(
                     _Member([at[i] for i in group], block, pack)
                 )
+            placed.append((pack, [i for group in groups for i in group]))
+        self._reduction = (
+            None if processes is None else Reduction(specs, placed, processes)
+        )
 
     @property
     def nbytes(self) -> int:
         """Host bytes that one step's numbers hold until they are fetched."""
+        if self._reduction is not None:
+            return self._reduction.nbytes
         return sum(pack.flat.nbytes for pack in self._packs)
 
     @torch.no_grad()
@@ -122,18 +161,47 @@ class Kernel:
                     tensors = (parameters[i], grads[i], momenta[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
 
-    def ship(self) -> Callable[[], Host]:
-        """Start the copies to the host; give a function that waits for them."""
+    def ship(self, *, failed: bool = False) -> Callable[[], Host]:
+        """Start the copies to the host; give a function that waits for them.
+
+        With several processes all of them ship at the same steps, and only the first
+        has the numbers.
+
+        Args:
+            failed: one of the other two calls raised here; there is nothing to ship,
+                but the other processes are not to wait for this one.
+
+        Raises:
+            GroupError: the processes cannot talk to each other any more.
+        """
         self._taken.clear()
+        if self._reduction is not None:
+            return self._reduction.ship(failed=failed)
         waits = [pack.ship() for pack in self._packs]
         return lambda: self._packing.unpack([wait() for wait in waits])
+
+    def add_up(
+        self, counted: Sequence[Counted], *, failed: bool = False
+    ) -> Sequence[Counted]:
+        """Histograms as the first process is to have them: those of all processes.
+
+        Several processes do it at the same steps, before they ship. See `ship`.
+        """
+        if self._reduction is None:
+            return counted
+        return self._reduction.add_up(counted, failed=failed)
 
 
 def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     """Indices of the layers that are summed together."""
     groups: dict[Hashable, list[int]] = collections.defaultdict(list)
     for i, spec in enumerate(specs):
-        groups[spec.likeness if spec.is_small else i].append(i)
+        if not spec.numel:
+            continue  # an empty shard
+        if spec.native:
+            groups["native", spec.part].append(i)
+        else:
+            groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
 
 
@@ -148,6 +216,8 @@ def _positions(specs: Sequence[Spec]) -> list[int]:
 
 
 def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:
+    if specs[0].native:
+        return Native(specs, pack)
     if specs[0].is_small:
         return Stack(specs, pack)
     return Large(specs[0], pack, scratch)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -26,23 +27,24 @@ class Pack:
         sizes = [math.prod(shape) for shape in shapes]
         self.flat = torch.zeros(sum(sizes), dtype=dtype, device=device)
         parts = self.flat.split(sizes)
-        self._parts = [p.view(s) for p, s in zip(parts, shapes, strict=True)]
+        self.parts = [p.view(s) for p, s in zip(parts, shapes, strict=True)]
         self._claimed = [0, 0, 0]
         self._pinned: collections.deque[Tensor] = collections.deque()
 
     def claim(self, specs: Iterable[Spec]) -> list[Tensor]:
         """The next free columns of sums, row sums and channel quantities."""
-        columns = [spec.columns(0) for spec in specs]
-        widths = (
-            sum(c.pieces for c in columns),
-            sum(c.rows for c in columns),
-            sum(c.channels for c in columns),
-        )
+        columns = [spec.columns(0).widths for spec in specs]
         views = []
-        for k, width in enumerate(widths):
-            views.append(self._parts[k].narrow(1, self._claimed[k], width))
+        for k, width in enumerate(map(sum, zip(*columns, strict=True))):
+            views.append(self.parts[k].narrow(1, self._claimed[k], width))
             self._claimed[k] += width
         return views
+
+    def split(self, numbers: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """The parts of a copy on the host, as views."""
+        ends = np.cumsum([part.numel() for part in self.parts])[:-1]
+        parts = np.split(numbers, ends)
+        return [p.reshape(q.shape) for p, q in zip(parts, self.parts, strict=True)]
 
     def is_known_finite(self) -> bool:
         """Whether all is finite; False where asking would wait for a device."""

@@ -5,9 +5,11 @@ import math
 from collections.abc import Hashable
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from dynoscope.metrics.packing import Columns
+from dynoscope.sharding import local
 
 __all__ = ["Spec"]
 
@@ -23,42 +25,53 @@ VECTOR: Final = 1 << 11
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to take from one parameter.
+    """What to take from one parameter, or from the local shard of a DTensor.
 
     Attributes:
         parameter: the tensor to watch.
         rows: whether its output rows are measured one by one.
         channels: whether its elements are kept one by one (a normalization).
         part: index of the optimizer that moves it.
+        native: whether the compiled kernel takes its sums.
     """
 
     parameter: Tensor
     rows: bool = False
     channels: bool = False
     part: int = 0
+    native: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of what is here of the parameter."""
+        return local(self.parameter).shape
+
+    @property
+    def numel(self) -> int:
+        """Number of elements that are here; an empty shard has none."""
+        return self.shape.numel()
 
     @property
     def is_small(self) -> bool:
         """Whether it is stacked with others, not cut into pieces."""
-        return self.channels or self.parameter.numel() <= SMALL
+        return self.channels or self.numel <= SMALL
 
     @property
     def likeness(self) -> tuple[Hashable, ...]:
         """Small layers alike in this are stacked: vectors, and matrices of a shape."""
-        numel = self.parameter.numel()
-        size = 0 if not self.rows and numel <= VECTOR else numel
+        size = 0 if not self.rows and self.numel <= VECTOR else self.numel
         return (self.part, self.parameter.device, self.row_length, size)
 
     @property
     def row_length(self) -> int:
         """Elements of an output row, 0 where rows are not measured."""
-        return math.prod(self.parameter.shape[1:]) if self.rows else 0
+        return math.prod(self.shape[1:]) if self.rows else 0
 
     @property
     def cuts(self) -> list[int]:
         """Sizes of its pieces, each of whole rows."""
-        numel = self.parameter.numel()
-        if self.is_small or self.parameter.device.type != "cpu":
+        numel = self.numel
+        if self.is_small or self.native or self.parameter.device.type != "cpu":
             return [numel]
         row = self.row_length or 1
         size = min(max(PIECE // row, 1) * row, numel)
@@ -69,6 +82,15 @@ class Spec:
         return Columns(
             layer,
             pieces=len(self.cuts),
+            rows=self.shape[0] if self.rows else 0,
+            channels=self.numel if self.channels else 0,
+        )
+
+    def columns_of_whole(self, layer: int) -> Columns:
+        """What it owns where the sums of all shards are completed."""
+        return Columns(
+            layer,
+            pieces=1,
             rows=self.parameter.shape[0] if self.rows else 0,
             channels=self.parameter.numel() if self.channels else 0,
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dynoscope.measurement import BOX_TOLERANCE, UNIT_SUMS, Sum
+from dynoscope.sharding import local
 
 __all__ = [
     "SecondMoment",
@@ -15,6 +16,7 @@ __all__ = [
     "count_far",
     "count_nonfinite",
     "flat",
+    "is_dense",
     "sum_units",
     "unit_rows",
 ]
@@ -98,9 +100,12 @@ def _all_below(largest: Tensor, edge: float | Tensor) -> bool:
 def flat(x: Tensor, like: Tensor) -> Tensor:
     """`x` in 1-d, a view where it can be, its output rows one after the other.
 
+    Of a DTensor it is the local shard.
+
     Elements of all tensors of a layer must meet in the same order: the memory
     order of the parameter `like` where it is dense, else index order.
     """
+    x, like = local(x), local(like)
     if x.is_contiguous() and like.is_contiguous():
         return x.view(-1)
     if not _is_channels_last(like):
@@ -110,6 +115,11 @@ def flat(x: Tensor, like: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether memory holds the elements without gaps, output rows one after another."""
+    return x.is_contiguous() or _is_channels_last(x)
+
+
 def _is_channels_last(x: Tensor) -> bool:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()])
@@ -117,5 +127,6 @@ def _is_channels_last(x: Tensor) -> bool:
 
 def count_nonfinite(tensors: Tensors) -> Tensor:
     """How many entries of all `tensors` together are NaN or infinite."""
-    counts = [x.isfinite().logical_not_().sum() for x in tensors if x is not None]
+    shards = [local(x) for x in tensors if x is not None]
+    counts = [x.isfinite().logical_not_().sum() for x in shards]
     return torch.stack(counts).sum()

@@ -34,7 +34,8 @@ def pivot(rows: pa.Table, key: str, names: Sequence[Any]) -> Block:
     for name in rows.column_names:
         if name in ("step", key) or pa.types.is_string(rows.schema.field(name).type):
             continue
-        wide = pa.types.is_float64(rows.schema.field(name).type)
+        kind = rows.schema.field(name).type
+        wide = pa.types.is_float64(kind) or pa.types.is_int64(kind)
         array = np.full((steps.size, len(names)), np.nan, float if wide else np.float32)
         array[row, at] = rows[name].to_numpy()
         block[name] = array

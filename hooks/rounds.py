@@ -1,0 +1,88 @@
+"""Rounds: the steps of several optimizers that are counted as one."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dynoscope.hooks.follower import Follower
+from dynoscope.measurement import GroupState, Host, Measurement, Subject
+from dynoscope.metrics.histograms import BINS
+from dynoscope.metrics.sums import Counted, start_counts
+
+__all__ = ["Round", "measurement_of"]
+
+
+@dataclasses.dataclass
+class Round:
+    """Steps that are counted as one.
+
+    Attributes:
+        measured: per optimizer that was measured, the number of its own step; None
+            where this round is not measured.
+        stepped: optimizers that have stepped.
+        counting: whether histograms are taken.
+        seconds: what the hooks have cost.
+    """
+
+    measured: dict[int, int] | None = None
+    stepped: set[int] = dataclasses.field(default_factory=set)
+    counting: bool = False
+    seconds: float = 0.0
+
+
+def measurement_of(
+    ended: Round,
+    subject: Subject,
+    followers: Sequence[Follower],
+    fetch: Callable[[], Host],
+    nbytes: int,
+    counted: Sequence[Counted],
+    *,
+    step: int,
+    skipped: int,
+) -> Measurement:
+    """A round's measurement, numbers on their way.
+
+    Args:
+        ended: the round.
+        subject: what is watched.
+        followers: what was taken from each optimizer.
+        fetch: gives the sums, which hold `nbytes` until then.
+        nbytes: see there.
+        counted: histograms, where they were taken.
+        step: number of the round.
+        skipped: measurements given up since the last one.
+    """
+    measured, layers = ended.measured or {}, len(subject.layers)
+    has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
+    readers: list[Callable[[], GroupState]] = []
+    for part, follower in enumerate(followers):
+        if part in measured:
+            at = list(follower.moved.layers)
+            has_grad[at] = [grad is not None for grad in follower.grads]
+            limits[at] = follower.limits
+            readers += follower.groups
+        else:
+            readers += [_unknown] * len(follower.moved.optimizer.param_groups)
+    return Measurement(
+        subject=subject,
+        step=step,
+        own_steps=tuple(map(measured.get, range(len(followers)))),
+        wall_time=time.time(),
+        groups=lambda: tuple(read() for read in readers),
+        has_grad=has_grad,
+        limits=limits,
+        fetch=functools.cache(fetch),  # asked twice: whether it is whole, and for it
+        nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
+        hook_seconds=ended.seconds,
+        skipped=skipped,
+        histograms=start_counts(counted, layers) if counted else None,
+    )
+
+
+def _unknown() -> GroupState:
+    """Hyperparameters of an optimizer that did not step."""
+    return GroupState(lr=np.nan, weight_decay=np.nan)
