@@ -20,6 +20,10 @@ from tests.conformance.training import Seen, Training
 
 STEPS: Final = 5
 
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:`torch\.jit:DeprecationWarning"  # torch's own, when it compiles a step
+)
+
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest) -> str:
