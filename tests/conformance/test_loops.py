@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import dynoscope
+from tests.conformance.frameworks import FRAMEWORKS
 from tests.conformance.loops import LOOPS
 from tests.conformance.matrix import CHECKS
 from tests.conformance.training import Seen, Training
@@ -21,11 +22,17 @@ from tests.conformance.training import Seen, Training
 STEPS: Final = 5
 
 pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`torch\.jit:DeprecationWarning"  # torch's own, when it compiles a step
+    r"ignore:`torch\.jit:DeprecationWarning",  # torch's own, when it compiles a step
+    r"ignore:`isinstance\(treespec, LeafSpec:FutureWarning",  # Lightning's
+    r"ignore:.*does not have many workers",
+    r"ignore:.*is smaller than the logging interval",
 )
 
 
-@pytest.fixture(params=LOOPS)
+TRAININGS: Final = {**LOOPS, **FRAMEWORKS}
+
+
+@pytest.fixture(params=TRAININGS)
 def loop(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -39,18 +46,11 @@ def quiet_compiler() -> Iterator[None]:
 
 def fresh(name: str) -> Training:
     torch.manual_seed(11)
-    return LOOPS[name]()
+    return TRAININGS[name]()
 
 
 def watched(training: Training, run: Path, **options: Any) -> Any:
-    return dynoscope.watch(
-        training.models,
-        training.optimizers,
-        run=run,
-        strict=True,
-        quiet=True,
-        **options,
-    )
+    return training.watch(run, strict=True, quiet=True, **options)
 
 
 def test_bit_identical(loop: str, tmp_path: Path) -> None:
@@ -145,11 +145,11 @@ def test_copies(loop: str, tmp_path: Path) -> None:
         training.state,
     ]
     training.run(1)
-    before = [outcome(work) for work in works]
+    before, during = [outcome(work) for work in works], []
+    training.interrupt = lambda: during.append([outcome(work) for work in works])
     with watched(training, tmp_path / "run"):
-        training.run(1)
-        assert [outcome(work) for work in works] == before
-        training.run(1)
+        training.run(2)
+    assert during == [before] * 2
 
 
 def test_again(loop: str, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """A training that says what its optimizer should have seen, for the suite to check."""
 
 import abc
+import contextlib
 import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import dynoscope
 from tests.networks import Digits
 
 __all__ = ["Clean", "Net", "Seen", "Training", "digits"]
@@ -110,10 +113,20 @@ class Training(abc.ABC):
         torch.save(content, buffer)
         return buffer.getvalue()
 
+    def optimizers_inside(self) -> list[torch.optim.Optimizer]:
+        """The optimizers without what a framework puts around them."""
+        return _listed(self.optimizers)
+
+    def watch(
+        self, run: Path, **options: Any
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Watch it, as its users would."""
+        return dynoscope.watch(self.models, self.optimizers, run=run, **options)
+
     def hooks(self) -> int:
         """How many hooks there are on its optimizers, models and parameters."""
         count = 0
-        for optimizer in _listed(self.optimizers):
+        for optimizer in self.optimizers_inside():
             count += len(optimizer._optimizer_step_pre_hooks)
             count += len(optimizer._optimizer_step_post_hooks)
         for model in _listed(self.models):
