@@ -6,6 +6,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--constraint tests/constraints.txt --editable
+# A process for each core, with one thread each: more would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 PINS := pyproject.toml tests/constraints.txt
 
 .PHONY: demo test test-all check format bench clean
@@ -14,10 +16,10 @@ demo: .venv/.demo  ## train twice on real images, with the dashboard live
 	$(BIN)/dynoscope demo $(ARGS)
 
 test: .venv/.dev  ## the test suite, under ten minutes
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: .venv/.dev  ## and the long tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: .venv/.dev  ## style, types, rooms, layout; under a minute
 	$(BIN)/ruff format --check .

@@ -92,10 +92,11 @@ def _hyperparameters(manifest: dict[str, Any]) -> str:
 
 
 def _lost(progress: dict[str, Any]) -> str:
-    skipped, lost = progress["skipped"], progress["lost"]
-    if not skipped and not lost:
-        return "none"
-    return f"{lost:,} lost, {skipped:,} skipped"
+    words = f"{progress['lost']:,} lost, {progress['skipped']:,} skipped"
+    overflowed = progress.get("overflowed", 0)  # older runs do not count them
+    if overflowed:
+        return f"{words}, {overflowed:,} overflowed"
+    return words if progress["lost"] or progress["skipped"] else "none"
 
 
 def _cost(state: RunState) -> str:

@@ -109,7 +109,7 @@ class Ending:
         progress = self._recorder.progress
         gaps = "".join(
             f", {progress[kind]} {kind.replace('_', ' ')}"
-            for kind in ("skipped", "lost", "lost_rows")
+            for kind in ("skipped", "lost", "lost_rows", "overflowed")
             if progress[kind]
         )
         count = self._herald.found if self._herald is not None else 0

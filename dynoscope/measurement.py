@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dynoscope.loss_scale import ScalerState
+
 __all__ = [
     "BOX_TOLERANCE",
     "CHANNEL_QUANTITIES",
@@ -81,7 +83,8 @@ class Layer:
 
     Attributes:
         name: qualified name without wrapper prefixes (`features.0.weight`).
-        shape: shape of the parameter.
+        shape: shape of the parameter; a complex one has its real and imaginary parts
+            in a last dimension.
         dtype: its dtype, as torch prints it without the `torch.` prefix.
         module: class name of the module that owns it.
         group: index of its parameter group in the optimizer.
@@ -286,6 +289,8 @@ class Measurement:
         nbytes: host memory held until then.
         hook_seconds: what the hooks cost the training thread at this step.
         skipped: measurements given up since the last one (queue full).
+        scalers: per optimizer, gives the scaler of its gradients, as `fetch` does; None
+            where there is none. Empty if there is none at all.
         histograms: gives counts of shape (2, layers, bins), of weights before the
             step and of gradients, as `fetch` does; None where none were taken.
     """
@@ -301,6 +306,7 @@ class Measurement:
     nbytes: int
     hook_seconds: float
     skipped: int = 0
+    scalers: tuple[Callable[[], ScalerState] | None, ...] = ()
     histograms: Callable[[], npt.NDArray[np.int64]] | None = None
 
 

@@ -1,7 +1,7 @@
 """`Scope`: what a watched block can log, and measure on demand."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from dynoscope.blind import Blind
 from dynoscope.errors import MeasurementError
 from dynoscope.hooks import Watched, Watcher
 from dynoscope.measurement import Rows, ScalarEntry
+from dynoscope.metrics.sums import read_later
 from dynoscope.recorder import Bystander, Recorder
 
 __all__ = ["Scope"]
@@ -63,12 +64,17 @@ class Scope:
         the first step is taken to be logged ahead of steps from then on, any
         other after them. `step` says it outright.
 
+        Gradients are measured as the optimizer receives them. How large they were
+        before they were clipped, the loop knows:
+
+            scope.log(grad_norm=clip_grad_norm_(model.parameters(), 1.0))
+
         Args:
             step: the optimizer step that the numbers belong to.
             **scalars: numbers by name.
 
         Raises:
-            TypeError: a value is neither a number nor a tensor of one element.
+            TypeError: a value is neither a number nor a real tensor of one element.
         """
         now = time.time()
         for name, value in scalars.items():
@@ -197,17 +203,19 @@ class Scope:
         return self._recorder.record(Rows(rows.table, {**when, **rows.columns}))
 
 
-def _fetcher(name: str, value: Any) -> Any:
+def _fetcher(name: str, value: Any) -> Callable[[], float]:
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise TypeError(
                 f"scope.log({name}=...) takes one number, not a tensor of shape "
                 f"{tuple(value.shape)}; log its mean, or its elements by name"
             )
-        # A copy, since the loop may change it in place; on an accelerator the
-        # writer's thread does the waiting.
-        kept = value.detach().clone()
-        return lambda: float(kept)
+        if value.is_complex():
+            raise TypeError(
+                f"scope.log({name}=...) takes a real number, not {value.dtype}; "
+                "log its .real, .imag or .abs()"
+            )
+        return read_later(value)
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -67,6 +67,14 @@ def watch(
     numbers are bit for bit those of the same block without it. An error of
     dynoscope's own is reported once and ends the measuring, not the training.
 
+    Gradients are those that the optimizer receives: accumulated and clipped, what a
+    GradScaler multiplied them by undone; with a closure, those of its first evaluation
+    in the step. Steps that the scaler calls off, since gradients overflowed, are
+    counted as `overflowed` in the run's progress and not measured. Between measured
+    steps so far apart that the scale can have grown it may be more than are counted.
+    Its scale is logged as `dynoscope/loss_scale`. Steps that a CUDA graph replays run
+    no hooks, and are not seen; the run says so.
+
     Where several processes train the model, all of them open the block, and the first
     one writes. Replicas (DDP) exchange nothing for it. Of a model that is sharded
     (`fully_shard`, tensor parallelism) each measures its shards; at measured steps,

@@ -1,18 +1,12 @@
-"""What is measured from a step on that was not before, in words."""
+"""What is watched from a step on that was not before, in words."""
 
 from dynoscope.hooks.subject import Watched
 
-__all__ = ["change_between"]
+__all__ = ["in_words"]
 
 
-def change_between(before: Watched, after: Watched, step: int) -> str:
-    """What has changed in what is watched.
-
-    Args:
-        before: what was measured.
-        after: what is measured now.
-        step: from which step on.
-    """
+def in_words(before: Watched, after: Watched, step: int) -> str:
+    """Say what has changed between what was watched before a step, and from it on."""
     was, now = (w.subject.optimizer.reasons for w in (before, after))
     if [*map(id, before.parameters)] == [*map(id, after.parameters)] and was != now:
         why = "; ".join({reason: None for reason in now if reason})

@@ -4,20 +4,22 @@ import math
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dynoscope.hooks.optimizers import Group, box_limit, capture
+from dynoscope.hooks.scaler import Scaling, unscaled
 from dynoscope.hooks.subject import Moved
 from dynoscope.hooks.wrappers import imposed_rotation
+from dynoscope.loss_scale import ScalerState
 from dynoscope.measurement import GroupState, Subject
 from dynoscope.metrics.sums import Counted, Histograms, Kernel, SecondMoment
 from dynoscope.sharding import aligned, layout, local
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["Follower", "has_closure", "is_nested_step"]
+__all__ = ["Follower", "is_nested_step"]
 
 
 _T = TypeVar("_T", Tensor, Tensor | None)
@@ -38,6 +40,8 @@ class Follower:
         groups: gives each parameter group's hyperparameters at that step.
         limits: half the width of the box that weight decay holds each layer in.
         counted: histograms of that step, if they were taken.
+        scaling: what scales its gradients, if anything does.
+        scaler: gives the state of that at the same step.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Follower:
         self.groups: list[Callable[[], GroupState]] = []
         self.counted: list[Counted] = []
         self._histograms: Histograms | None = None
+        self.scaling = Scaling(moved.optimizer)
+        self.scaler: Callable[[], ScalerState] | None = None
         self._stepped = self._looked_again = False
 
     def is_current(self) -> bool:
@@ -79,12 +85,9 @@ class Follower:
             count: whether to take histograms, too.
             failed: take nothing, but let no other process wait.
         """
-        moved = self.moved
+        self.scaler = self.scaling.read()
         # A closure computes the gradients inside the step: those here are stale.
-        self.grads = [
-            None if has_closure else _here(moved.adapter.gradient(p), p)
-            for p in moved.parameters
-        ]
+        self.grads = [None] * len(self._layers) if has_closure else self._gradients()
         momenta = self._momenta()
         if failed:
             return
@@ -96,6 +99,21 @@ class Follower:
         self.counted = self._count() if count else []
         self._kernel.before(self.grads, momenta, self.limits, self._part)
 
+    def at_gradients(self, *, count: bool, failed: bool = False) -> None:
+        """Take what needs the gradients, which a closure has computed just now.
+
+        Args:
+            count: whether to take histograms, too.
+            failed: take nothing, but let no other process wait.
+        """
+        # The closure may be evaluated again, elsewhere, into the same tensors.
+        self.grads = [g if g is None else g.detach().clone() for g in self._gradients()]
+        momenta = self._momenta()
+        if failed:
+            return
+        self.counted = self._count() if count else []
+        self._kernel.before(self.grads, momenta, self.limits, self._part, again=True)
+
     def after(self, *, failed: bool = False) -> None:
         """Take what the step has changed.
 
@@ -106,6 +124,14 @@ class Follower:
         if not failed:
             self._kernel.after(self.grads, momenta, seconds, self._part)
         self._stepped = True
+
+    @torch.no_grad()
+    def _gradients(self) -> list[Tensor | None]:
+        """Gradients of now, as the optimizer is to take them."""
+        read, parameters = self.moved.adapter.gradient, self.moved.parameters
+        grads = [_here(read(parameter), parameter) for parameter in parameters]
+        scale = self.scaling.of_gradients()
+        return grads if scale is None else unscaled(grads, scale)
 
     def _count(self) -> list[Counted]:
         if self._histograms is None:
@@ -156,12 +182,6 @@ class Follower:
             math.inf if layer.rotational else of_group[layer.group - first]
             for layer in self._layers
         ]
-
-
-def has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a step was called with a closure, by the arguments of its hook."""
-    # Hooks are given the arguments of step with or without self, by version.
-    return any(callable(each) for each in (*args, kwargs.get("closure")))
 
 
 def is_nested_step(optimizer: torch.optim.Optimizer) -> bool:

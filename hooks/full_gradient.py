@@ -21,6 +21,7 @@ from dynoscope.hooks.optimizers import capture
 from dynoscope.hooks.subject import Watched
 from dynoscope.measurement import FloatArray, Rows
 from dynoscope.metrics.full_gradient import GradientSums, full_gradient_metrics
+from dynoscope.metrics.sums import real
 
 __all__ = ["BatchLoss", "FullGradient", "full_gradient", "full_gradient_rows"]
 
@@ -33,7 +34,8 @@ class FullGradient:
     """Loss and gradient over a data set, for parameters in a given order.
 
     Attributes:
-        gradients: G, one float64 tensor per parameter.
+        gradients: G, one float64 tensor per parameter; a complex parameter's has
+            real and imaginary parts in a last dimension.
         noise: per parameter, the trace of the covariance of a single sample's
             gradient, estimated without bias; NaN from one batch alone.
         loss: mean loss.
@@ -95,7 +97,8 @@ def _gradients(
             "the loss depends on none of the watched parameters; loss_fn must use the "
             "model that it is given, and must not detach the loss"
         )
-    return [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
+    dense = [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
+    return [None if gradient is None else real(gradient) for gradient in dense]
 
 
 class _RunningMean:
@@ -110,7 +113,7 @@ class _RunningMean:
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
-        self._means = [_zeros(parameter.shape, parameter) for parameter in parameters]
+        self._means = [_zeros(real(p).shape, p) for p in parameters]
         self._scatter = [_zeros((), parameter) for parameter in parameters]
         self._loss: torch.Tensor | None = None
         self._batches = self._samples = 0
@@ -189,14 +192,14 @@ def _sums(
 ) -> GradientSums:
     columns: dict[str, list[float]] = {"sq": [], "abs": [], "dot": [], "max": []}
     for parameter, gradient in zip(parameters, found.gradients, strict=True):
-        weight = parameter.to(gradient)
+        weight = real(parameter).to(gradient)
         columns["sq"].append(float(gradient.square().sum()))
         columns["abs"].append(float(gradient.abs().sum()))
         columns["dot"].append(float((weight * gradient).sum()))
         columns["max"].append(float(weight.abs().max()) if weight.numel() else 0.0)
     weight_max = np.array(columns["max"])
     return GradientSums(
-        numel=np.array([parameter.numel() for parameter in parameters], float),
+        numel=np.array([g.numel() for g in found.gradients], float),
         grad_sq=np.array(columns["sq"]),
         grad_abs=np.array(columns["abs"]),
         noise=found.noise,

@@ -150,7 +150,7 @@ def _noise(
             for parameter in parameters:
                 weight = parameter.detach()
                 spacing = max(torch.finfo(weight.dtype).eps, loss_of.spacing)
-                signs = _normal(weight, generator).sign()
+                signs = _normal(weight, generator).sgn()
                 stack.enter_context(holding(parameter, weight * (1 + spacing * signs)))
             changes.append(loss_of() - loss_of.base)
     rounding = SAFETY * max(_largest(changes), loss_of.resolution)
@@ -164,7 +164,7 @@ def _respond(
     generator: torch.Generator,
 ) -> _Response:
     weight = parameter.detach()
-    norms = _rows_of(weight).float().norm(dim=1)
+    norms = _rows_of(weight).abs().float().norm(dim=1)
     if not norms.any():
         return _Response("none")
     turns = (_turned(weight, norms, generator), -weight)

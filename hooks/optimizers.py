@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dynoscope.measurement import GroupState, OptimizerInfo
-from dynoscope.metrics.sums import SecondMoment
+from dynoscope.metrics.sums import SecondMoment, read_later
 
 __all__ = ["Adapter", "Group", "Theory", "box_limit", "capture"]
 
@@ -149,8 +149,7 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
     """Keep a group's hyperparameters of now; read them out later.
 
     A tensor learning rate is changed in place by schedulers, so it is copied;
-    reading the copy may wait for its device, so that is left to the caller of
-    the returned function, on the writer's thread.
+    the returned function, which the writer's thread calls, waits for the copy.
 
     Args:
         group: as `Adapter.settings` gives it; what it lacks, or has None for, is NaN.
@@ -169,17 +168,18 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
     nesterov = bool(group.get("nesterov", False))
     maximize = bool(group.get("maximize", False))
     return lambda: GroupState(
-        **{key: float(value) for key, value in kept.items()},
+        **{key: read() for key, read in kept.items()},
         nesterov=nesterov,
         rotation=rotation,
         maximize=maximize,
     )
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: Any) -> Callable[[], float]:
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    return value if isinstance(value, numbers.Real) else math.nan
+        return read_later(value)
+    number = float(value) if isinstance(value, numbers.Real) else math.nan
+    return lambda: number
 
 
 def box_limit(group: Group) -> float:

@@ -22,9 +22,14 @@ Models: TypeAlias = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
 _SHELLS: Final = frozenset(
-    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+    {
+        "_checkpoint_wrapped_module",
+        "_forward_module",
+        "_fsdp_wrapped_module",
+        "_orig_mod",
+    }
 )
-"""What torch.compile and torch.distributed call the module that they wrap."""
+"""What torch.compile, torch.distributed and Fabric call the module that they wrap."""
 
 
 _REPLICAS: Final = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -78,6 +78,10 @@ def measurement_of(
         nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
         hook_seconds=ended.seconds,
         skipped=skipped,
+        scalers=tuple(
+            follower.scaler if part in measured else None
+            for part, follower in enumerate(followers)
+        ),
         histograms=start_counts(counted, layers) if counted else None,
     )
 

@@ -53,6 +53,7 @@ class Moved:
         layers: where its layers stand among all.
         parameters: these layers' tensors.
         everything: all parameters of its groups, as they were when this was found.
+        kinds: of `parameters`, how their data lay then.
     """
 
     optimizer: torch.optim.Optimizer
@@ -61,12 +62,18 @@ class Moved:
     layers: tuple[int, ...]
     parameters: tuple[nn.Parameter, ...]
     everything: tuple[nn.Parameter, ...]
+    kinds: list[tuple[Any, ...]]
 
     def is_current(self) -> bool:
-        """Whether the optimizer still has the parameters that it had."""
+        """Whether the optimizer still has the parameters that it had, of the same kind.
+
+        `model.bfloat16()` and the like leave them in place, and their data elsewhere.
+        """
         now = _parameters_of(self.optimizer)
-        return len(now) == len(self.everything) and all(
-            map(operator.is_, now, self.everything)
+        return (
+            len(now) == len(self.everything)
+            and all(map(operator.is_, now, self.everything))
+            and [*map(_kind, self.parameters)] == self.kinds
         )
 
 
@@ -162,14 +169,16 @@ def _watched(
     for optimizer, adapter in adapters.items():
         span = range(first, first + len(optimizer.param_groups))
         mine = tuple(i for i, layer in enumerate(layers) if layer.group in span)
+        own = tuple(parameters[i] for i in mine)
         moved.append(
             Moved(
                 optimizer,
                 adapter,
                 first,
                 mine,
-                tuple(parameters[i] for i in mine),
+                own,
                 _parameters_of(optimizer),
+                [*map(_kind, own)],
             )
         )
         for i in mine:
@@ -218,6 +227,10 @@ def _listed(one_or_more: Any) -> list[Any]:
     if isinstance(one_or_more, Sequence) and not isinstance(one_or_more, str):
         return list(one_or_more)
     return [one_or_more]
+
+
+def _kind(parameter: nn.Parameter) -> tuple[Any, ...]:
+    return parameter.dtype, parameter.device, parameter.shape, parameter.stride()
 
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:
@@ -277,7 +290,8 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
     parameter = found.parameter
     return Layer(
         name=found.names[0],
-        shape=tuple(parameter.shape),
+        # A complex number counts as two: so it is for optimizers, and in theory.
+        shape=(*parameter.shape, *([2] if parameter.is_complex() else [])),
         dtype=str(parameter.dtype).removeprefix("torch."),
         module=class_name(found.module),
         group=group,
@@ -288,8 +302,10 @@ def _layer(found: Found, group: int, neurons: bool) -> Layer:
 
 def _channels(chosen: Sequence[Found]) -> Iterator[Channels]:
     for index, found in enumerate(chosen):
-        module = found.module
-        if _is_normalization(module) and found.parameter is _offset(module):
+        module, parameter = found.module, found.parameter
+        if parameter.is_complex():
+            continue  # what is dead of a complex channel, nobody says
+        if _is_normalization(module) and parameter is _offset(module):
             yield Channels(
                 name=found.names[0],
                 module=class_name(module),

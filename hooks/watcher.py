@@ -5,42 +5,29 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
-from dynoscope.hooks.changes import change_between
-from dynoscope.hooks.follower import Follower, has_closure, is_nested_step
+from dynoscope.hooks.changes import in_words
+from dynoscope.hooks.closure import Arguments, notify_first
+from dynoscope.hooks.follower import Follower, is_nested_step
+from dynoscope.hooks.graphs import CAPTURED, is_capturing
 from dynoscope.hooks.processes import ALONE, Processes
 from dynoscope.hooks.registry import hold, let_go, refuse_double
 from dynoscope.hooks.rounds import Round, measurement_of
+from dynoscope.hooks.scaler import only_scalers
+from dynoscope.hooks.sink import Sink
 from dynoscope.hooks.subject import Watched
-from dynoscope.measurement import Measurement
 from dynoscope.metrics.sums import Counted, GroupError, Kernel, Spec
 from dynoscope.schedule import Schedule, log_spaced
 
-__all__ = ["Sink", "Watcher"]
+__all__ = ["Watcher"]
 
 PATIENCE: Final = 3
 """Measurements that fail in a row before no more are taken."""
-
-
-class Sink(Protocol):
-    """Where measurements go."""
-
-    def has_room(self) -> bool:
-        """Whether another measurement can be taken now."""
-
-    def put(self, measurement: Measurement) -> None:
-        """Take a measurement; never blocks."""
-
-    def note(self, problem: str) -> None:
-        """Note what the user should know, once."""
-
-    def fail(self, problem: str, error: Exception) -> None:
-        """Note an error of dynoscope's own; raise it where that is wanted."""
 
 
 class Watcher:
@@ -88,13 +75,7 @@ class Watcher:
         self._failed = self._is_off = False
 
     def start_at(self, step: int, own_steps: Sequence[int] = ()) -> None:
-        """Count on from a step that a run has got to before.
-
-        Args:
-            step: rounds that have ended.
-            own_steps: per optimizer, steps that it has taken; as many as rounds where
-                not given.
-        """
+        """Count on from a step of the run, and of each optimizer (none: as many)."""
         self.step = step
         self._own_steps = list(own_steps) or [step] * len(self._own_steps)
         self._first_steps = list(self._own_steps)
@@ -135,13 +116,8 @@ class Watcher:
         self.drop_hooks()
         let_go(self)
         last, self._round = self._round, None
-        if not is_attached or last is None or not last.stepped:
-            return
-        if self.processes.sharded:  # the others may be gone
-            self.step += 1
-            self.skipped += bool(last.measured)
-        else:
-            self._end_round(last)
+        if is_attached:
+            self._finish(last or Round())
 
     def drop_hooks(self) -> None:
         """Remove the hooks, and leave the rest as it is."""
@@ -149,21 +125,42 @@ class Watcher:
             handle.remove()
         self._handles.clear()
 
+    def _finish(self, last: Round) -> None:
+        """End the last round, and say what scalers have come to after it."""
+        if last.stepped:
+            if self.processes.sharded:  # the others may be gone
+                self.step += 1
+                self.skipped += bool(last.measured)
+            else:
+                self._end_round(last)
+        with self._measuring(last):
+            scalers = tuple(each.scaling.read_last() for each in self._followers)
+            if any(scalers):
+                self._sink.put(only_scalers(self.watched.subject, self.step, scalers))
+
     def _before(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
-    ) -> None:
+    ) -> Arguments | None:
         if self._depths[part] and is_nested_step(optimizer):
             self._depths[part] += 1  # a subclass's step has called its parent's
-            return
+            return None
         self._depths[part] = 1
         current = self._round_of(part)
-        if current.measured is not None:
+        if current.measured is None:
+            return None
+        take, changed = self._followers[part], None
+        with self._measuring(current):
+            evaluated = functools.partial(self._at_gradients, take, current)
+            changed = notify_first((args, kwargs), torch.compiler.disable(evaluated))
+            late = changed is not None
+            take.before(late, count=current.counting, failed=self._failed)
+        return changed
+
+    def _at_gradients(self, take: Follower, current: Round) -> None:
+        """Inside a step whose closure has just computed gradients: measure on."""
+        if self._round is current and current.measured is not None:
             with self._measuring(current):
-                self._followers[part].before(
-                    has_closure(args, kwargs),
-                    count=current.counting,
-                    failed=self._failed,
-                )
+                take.at_gradients(count=current.counting, failed=self._failed)
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
@@ -228,6 +225,9 @@ class Watcher:
             due = self._schedule(self.step)
         except Exception as error:
             self._stumble(opened, error)
+            return False
+        if due and is_capturing():
+            self._sink.note(CAPTURED)
             return False
         # Whether there is room, the first process alone can tell: see `_is_wanted`.
         if due and (
@@ -334,7 +334,7 @@ class Watcher:
             self._adopt(self._find())
         finally:
             hold(self.watched, self)
-        self._sink.note(change_between(before, self.watched, self.step))
+        self._sink.note(in_words(before, self.watched, self.step))
 
     def _refuse_late_shards(self) -> None:
         if self.watched.is_sharded_since():

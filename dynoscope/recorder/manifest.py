@@ -54,6 +54,7 @@ class Manifest:
                 "lost": 0,
                 "lost_rows": 0,  # of other tables than `layers`
                 "counted": [],  # steps of the run, and by the optimizer's own count
+                "overflowed": 0,  # steps that a gradient scaler has called off
             },
             "problems": [],
             "resumed": [],
@@ -92,6 +93,7 @@ class Manifest:
             **old["progress"],
             "step": past.last_step,
             "measured": past.measured,
+            "overflowed": old["progress"].get("overflowed", 0),
             "counted": [pair for pair in counted if pair[0] <= past.step],
         }
 

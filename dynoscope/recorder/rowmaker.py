@@ -11,6 +11,7 @@ from dynoscope.recorder.inbox import landed
 from dynoscope.recorder.judging import Judge, Judging, as_tables
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.past import Past
+from dynoscope.recorder.scalers import Scalers
 from dynoscope.recorder.tables import scalar_columns
 
 __all__ = ["RowMaker"]
@@ -47,7 +48,7 @@ class RowMaker:
         self._subject, self._builder = subject, TableBuilder(subject)
         self._manifest, self._progress = manifest, manifest.content["progress"]
         self._disk, self._trouble = disk, trouble
-        self._judging = Judging(judge, trouble)
+        self._judging, self._scalers = Judging(judge, trouble), Scalers()
         self._failures, self.is_off = 0, False
 
     def follow(self, past: Past, meanwhile: Callable[[], None]) -> None:
@@ -104,21 +105,36 @@ class RowMaker:
     def _build(self, batch: Sequence[Measurement]) -> None:
         if batch[0].subject is not self._subject:
             self._change(batch[0])
-        built = self._builder.build(batch)
-        costs = [
+        kept, scalars = self._sifted(batch)
+        tables = built = self._builder.build(kept) if kept else {}
+        scalars += [
             (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
-            for m in batch
+            for m in kept
         ]
-        tables = {**built, "scalars": scalar_columns(costs)}
-        self._disk.add(tables, [m.step for m in batch])
+        if scalars:
+            tables = {**built, "scalars": scalar_columns(scalars)}
+        self._disk.add(tables, [m.step for m in kept])
         for problem in self._builder.problems:
             self._trouble(problem)
         for problem, error in self._builder.errors.items():
             self._trouble(problem, error)
         try:
-            self._disk.add(self._judging.feed(as_tables(built)))
+            if built:
+                self._disk.add(self._judging.feed(as_tables(built)))
         except Exception as error:  # the steps themselves are on their way
             self._trouble("findings are lost", error)
+
+    def _sifted(
+        self, batch: Sequence[Measurement]
+    ) -> tuple[Sequence[Measurement], list[tuple[int, float, str, float]]]:
+        """Measurements that have a step, and rows of their scalers' scales."""
+        try:
+            kept, overflowed, scales = self._scalers.sift(batch)
+        except Exception as error:
+            self._trouble("gradient scalers cannot be followed", error)
+            return [m for m in batch if any(s is not None for s in m.own_steps)], []
+        self._progress["overflowed"] += overflowed
+        return kept, scales
 
     def _change(self, first: Measurement) -> None:
         """Go on with other layers than before."""

@@ -300,7 +300,7 @@ _GROUPS = Table(
 
 _SCALARS = Table(
     "scalars",
-    "What the user logs, and dynoscope's own cost (names under `dynoscope/`).",
+    "What the user logs; under `dynoscope/`, its own cost and a GradScaler's scale.",
     (
         _STEP,
         _WALL_TIME,

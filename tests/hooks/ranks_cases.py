@@ -155,12 +155,27 @@ def two_optimizers(folder: Path) -> int:
 
 def resumed(folder: Path) -> list[int]:
     steps = []
-    for resume in (False, True):
+    for start in (None, None, 3):
         model, parts = SETUPS["fsdp"].build()
         optimizer = OPTIMIZERS["sgdm"](model.parameters())
-        with watch(model, optimizer, folder / "resumed", resume=resume) as scope:
+        with watch(
+            model, optimizer, folder / "resumed", resume=True, start_step=start
+        ) as scope:
             train(model, [optimizer], parts, range(2))
         steps.append(scope.step)
+    return steps
+
+
+def resumed_replicas(folder: Path) -> list[int]:
+    """DDP: where the training stands is found out by each process for itself."""
+    model = DistributedDataParallel(Net())
+    optimizer = OPTIMIZERS["adamw"](model.parameters())
+    steps = []
+    for _ in range(2):
+        with watch(model, optimizer, folder / "replicas", resume=True) as scope:
+            steps.append(scope.step)
+            train(model, [optimizer], [rank()], range(3))
+        torch.distributed.barrier()
     return steps
 
 
@@ -270,6 +285,7 @@ CASES = [
     collectives,
     two_optimizers,
     resumed,
+    resumed_replicas,
     after_validation,
     refusals,
     sharded_late,

@@ -159,8 +159,11 @@ class TestShards:
         assert two.all_say("two_optimizers") == STEPS + 1
 
     def test_resumed_on_all(self, two: Found) -> None:
-        assert two.all_say("resumed") == [2, 4]
-        assert dynoscope.open_run(two.folder / "resumed").last_step == 3
+        assert two.all_say("resumed") == [2, 4, 5]
+        run = dynoscope.open_run(two.folder / "resumed")
+        assert run.layers()["step"].unique().tolist() == [0, 1, 2, 3, 4]
+        assert [branch.last_step for branch in run.branches] == [3]
+        assert two.all_say("resumed_replicas") == [0, 3]
 
     def test_watched_after_a_forward_pass(self, two: Found) -> None:
         run = dynoscope.open_run(two.folder / "validated")

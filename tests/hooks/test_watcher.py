@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import dynoscope
 from dynoscope.metrics.sums import Kernel
@@ -115,24 +115,6 @@ def test_parameters_without_a_gradient(tmp_path: Path) -> None:
     assert rows["unmoved_share"].tolist() == [1, 1]
     whole, used = run.layers(layer="*"), run.layers(layer="used.*")
     np.testing.assert_allclose(whole["grad_l2"], used["grad_l2"])
-
-
-def test_a_closure_is_measured_without_stale_gradients(tmp_path: Path) -> None:
-    model = small()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss: Tensor = model(torch.ones(2, 4)).square().sum()
-        loss.backward()
-        return loss
-
-    with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):
-        for _ in range(2):
-            optimizer.step(closure)
-    rows = dynoscope.open_run(tmp_path / "run").layers(layer="weight")
-    assert rows["grad_l2"].isna().all()
-    assert rows["update_norm"].gt(0).all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own imports

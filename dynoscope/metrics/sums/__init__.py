@@ -12,9 +12,10 @@ are stacked and summed together, since for them the calls cost more than the num
 
 from dynoscope.metrics.sums.histogram import Counted, Histograms, start_counts
 from dynoscope.metrics.sums.kernel import Kernel
+from dynoscope.metrics.sums.number import read_later
 from dynoscope.metrics.sums.shards import GroupError
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import SecondMoment
+from dynoscope.metrics.sums.tensors import SecondMoment, Tensors, real
 
 __all__ = [
     "Counted",
@@ -23,5 +24,8 @@ __all__ = [
     "Kernel",
     "SecondMoment",
     "Spec",
+    "Tensors",
+    "read_later",
+    "real",
     "start_counts",
 ]

@@ -27,8 +27,18 @@ class Block(Protocol):
 
     sums: Tensor
 
-    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
-        """Take the sums of what is there before the step; keep the weights."""
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Take the sums of what is there before the step; keep the weights.
+
+        If it is done `again`, the weights are those that were kept.
+        """
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """Take the sums of what the step has changed."""
@@ -58,10 +68,18 @@ class Stack:
         buffers = (self._old, self._grad, self._momentum, self._update, self._root)
         self._slots = {id(buffer): self._cut(buffer) for buffer in buffers}
 
-    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        *,
+        again: bool = False,
+    ) -> None:
         """See `Block`."""
         known = any(m is not None for m in momenta)
-        self._fill(self._old, self._parameters)
+        if not again:
+            self._fill(self._old, self._parameters)
         self._fill(self._grad, grads)
         if known:
             self._fill(self._momentum, momenta)
@@ -109,8 +127,10 @@ class Stack:
         """Limits as a column; a copy to the device only when they have changed."""
         if self._limits != tuple(limits):
             self._limits = tuple(limits)
-            column = torch.tensor(limits, dtype=self._old.dtype).unsqueeze(1)
-            self._column = column.to(self._old.device, non_blocking=True)
+            column = torch.tensor(limits, dtype=self._old.dtype, device="cpu")
+            if self._old.is_cuda:
+                column = column.pin_memory()  # else the copy may wait for the device
+            self._column = column.unsqueeze(1).to(self._old.device, non_blocking=True)
         return self._column
 
     def _cut(self, buffer: Tensor) -> list[Tensor]:
@@ -166,12 +186,20 @@ class Large:
         saved = torch.empty_like(flat(spec.parameter, spec.parameter))
         self._saved = saved.split(self._cuts)
 
-    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        *,
+        again: bool = False,
+    ) -> None:
         """See `Block`."""
-        weights = self._pieces(self._parameter)
+        weights = self._saved if again else self._pieces(self._parameter)
         gradients, momentum = self._pieces(grads[0]), self._pieces(momenta[0])
         for k, w in enumerate(weights):
-            self._saved[k].copy_(w)
+            if not again:
+                self._saved[k].copy_(w)
             g = gradients[k] if gradients else None
             m = momentum[k] if momentum else None
             self._before_piece(w, g, m, limits[0], self._out[k])

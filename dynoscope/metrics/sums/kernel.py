@@ -58,7 +58,9 @@ class Kernel:
     def __init__(
         self, specs: Sequence[Spec], processes: "ProcessGroup | None" = None
     ) -> None:
-        wide = any(spec.parameter.dtype == torch.float64 for spec in specs)
+        wide = any(
+            s.parameter.dtype in (torch.float64, torch.complex128) for s in specs
+        )
         dtype = torch.float64 if wide else torch.float32
         specs = [
             dataclasses.replace(spec, native=is_supported(spec.parameter))
@@ -117,10 +119,14 @@ class Kernel:
         momenta: Tensors,
         limits: Sequence[float],
         part: int = 0,
+        *,
+        again: bool = False,
     ) -> None:
         """Take what needs the momenta before the step; keep the weights.
 
         `limits` are beyond what |w| is counted as outside of a box, or infinite.
+        Where gradients come into being inside the step it is done `again` once they
+        are there, with the weights that were kept the first time.
         """
         self._clear(part)
         for at, block, _ in self._parts[part]:
@@ -128,6 +134,7 @@ class Kernel:
                 [grads[i] for i in at],
                 [momenta[i] for i in at],
                 [limits[i] for i in at],
+                again=again,
             )
 
     def _clear(self, part: int) -> None:

@@ -215,8 +215,9 @@ static Double widen_double(const double *x) {
                         out + GRAD_ABS);                                         \
       else if (m)                                                                \
         products_##REAL(m, m, n, &ignored, out + MOMENTUM_SQ, &ignored);         \
-      memcpy((char *)layer->saved + from * size,                                 \
-             (const char *)weight->x + from * size, n * size);                   \
+      if (weight->x != layer->saved)                                             \
+        memcpy((char *)layer->saved + from * size,                               \
+               (const char *)weight->x + from * size, n * size);                 \
     }                                                                            \
     out[WEIGHT_MAX] = most;                                                      \
   }                                                                              \
@@ -319,7 +320,7 @@ static void keep_channels(const Layer *layer, const Input *weight, const Input *
   }
 }
 
-/* Sums of what is there before the step; keeps the weights.
+/* Sums of what is there before the step; keeps the weights, if they are not the kept.
  *
  * partial: SUMS doubles for each chunk. The chunks of a layer follow each other. */
 void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,

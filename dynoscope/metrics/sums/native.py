@@ -95,20 +95,29 @@ class Native:
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
         self._is_large = sum(spec.numel for spec in specs) > SERIAL
 
-    def before(self, grads: Tensors, momenta: Tensors, limits: Sequence[float]) -> None:
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        *,
+        again: bool = False,
+    ) -> None:
         """See `Block`."""
         # as the weights would have it: the nearest float32
         nearest = np.array(limits, np.float32).astype(float)
         self._settings[:, 0] = np.where(self._wide, limits, nearest)
         self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
-        self._call("before", grads, "momentum", momenta)
+        weights = self._saved if again else self._weights()
+        self._call("before", weights, grads, "momentum", momenta)
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
         for k, second in enumerate(seconds):
             if second is not None:
                 self._settings[k, 2:] = float(second.correction), second.eps
-        self._call("after", grads, "second", [s and s.v for s in seconds])
+        values = [second and second.v for second in seconds]
+        self._call("after", self._weights(), grads, "second", values)
 
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
@@ -116,11 +125,13 @@ class Native:
             return [local(parameter) for parameter in self._parameters]
         return self._parameters
 
-    def _call(self, name: str, grads: Tensors, third: str, values: Tensors) -> None:
+    def _call(
+        self, name: str, weights: Tensors, grads: Tensors, third: str, values: Tensors
+    ) -> None:
         library = _library()
         assert library is not None  # else no such block is made
         inputs = (
-            self._inputs["weight"].point_to(self._weights()),
+            self._inputs["weight"].point_to(weights),
             self._inputs["grad"].point_to(grads),
             self._inputs[third].point_to(values),
         )

@@ -82,4 +82,5 @@ def start_copy(
 
 
 def _pinned_like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    # A default device of the user's is not to be asked for pinned memory.
+    return torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True)

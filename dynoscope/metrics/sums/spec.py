@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dynoscope.metrics.packing import Columns
+from dynoscope.metrics.sums.tensors import real
 from dynoscope.sharding import local
 
 __all__ = ["Spec"]
@@ -43,12 +44,12 @@ class Spec:
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of what is here of the parameter."""
-        return local(self.parameter).shape
+        """Shape of what is here of the parameter, in real numbers."""
+        return real(local(self.parameter)).shape
 
     @property
     def numel(self) -> int:
-        """Number of elements that are here; an empty shard has none."""
+        """How many real numbers are here; an empty shard has none."""
         return self.shape.numel()
 
     @property

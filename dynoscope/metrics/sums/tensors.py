@@ -17,6 +17,7 @@ __all__ = [
     "count_nonfinite",
     "flat",
     "is_dense",
+    "real",
     "sum_units",
     "unit_rows",
 ]
@@ -97,6 +98,11 @@ def _all_below(largest: Tensor, edge: float | Tensor) -> bool:
     return float(largest) < edge
 
 
+def real(x: Tensor) -> Tensor:
+    """A complex tensor's real and imaginary parts in a last dimension; else itself."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
 def flat(x: Tensor, like: Tensor) -> Tensor:
     """`x` in 1-d, a view where it can be, its output rows one after the other.
 
@@ -105,7 +111,7 @@ def flat(x: Tensor, like: Tensor) -> Tensor:
     Elements of all tensors of a layer must meet in the same order: the memory
     order of the parameter `like` where it is dense, else index order.
     """
-    x, like = local(x), local(like)
+    x, like = real(local(x)), real(local(like))
     if x.is_contiguous() and like.is_contiguous():
         return x.view(-1)
     if not _is_channels_last(like):

@@ -1,0 +1,23 @@
+"""Where measurements go, as the hooks know it."""
+
+from typing import Protocol
+
+from dynoscope.measurement import Measurement
+
+__all__ = ["Sink"]
+
+
+class Sink(Protocol):
+    """Where measurements go."""
+
+    def has_room(self) -> bool:
+        """Whether another measurement can be taken now."""
+
+    def put(self, measurement: Measurement) -> None:
+        """Take a measurement; never blocks."""
+
+    def note(self, problem: str) -> None:
+        """Note what the user should know, once."""
+
+    def fail(self, problem: str, error: Exception) -> None:
+        """Note an error of dynoscope's own; raise it where that is wanted."""
