@@ -15,7 +15,7 @@ import dynoscope
 from dynoscope import session
 from dynoscope.errors import MeasurementError
 from dynoscope.findings import Finding, Herald, Judge, text
-from dynoscope.hooks import follower
+from dynoscope.hooks import follower, watcher
 from dynoscope.hooks.optimizers import Adapter
 from dynoscope.hooks.watcher import Watcher
 from dynoscope.metrics.packing import Packing
@@ -28,6 +28,7 @@ from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.normalization import ChannelRows
 from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.recorder import Recorder
+from dynoscope.recorder.scalers import Scalers
 from dynoscope.recorder.sensitivity import Sensitivity
 from dynoscope.recorder.stream import Stream
 from dynoscope.recorder.tables import PartTables
@@ -66,12 +67,15 @@ in_hooks: list[Stage] = [
     (Adapter, "second_moment"),
     (follower, "capture"),
     (Recorder, "put"),
+    (watcher, "notify_first"),
+    (watcher, "measurement_of"),
 ]
 
 under_way = named(
     [
         *in_hooks,
         (Packing, "unpack"),
+        (Scalers, "sift"),
         (TableBuilder, "build"),
         (PartTables, "_layers"),
         (PartTables, "_groups"),
