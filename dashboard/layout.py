@@ -11,6 +11,7 @@ from dynoscope.dashboard.controls import count_options, metric_options
 from dynoscope.dashboard.plots import DEFAULT_COUNTS, DEFAULT_METRICS
 from dynoscope.dashboard.runs_list import runs_list
 from dynoscope.dashboard.store import Store
+from dynoscope.remote import joined
 
 __all__ = ["BEAT", "page"]
 
@@ -56,24 +57,24 @@ def page(store: Store) -> Any:
             dcc.Store(id="linked"),
             dcc.Store(id="binned", data=""),
             dcc.Store(id="scheme"),
-            _top(store.folder),
+            _top(store.place),
             html.Main(
                 [runs_list(rows), html.Div(_content(), id="content", hidden=not rows)],
                 className="body" if rows else "body bare",
                 id="body",
             ),
-            html.Div(_empty(store.folder), id="empty", hidden=bool(rows)),
+            html.Div(_empty(store.place), id="empty", hidden=bool(rows)),
         ],
         defaultColorScheme="auto",
         theme={"primaryColor": "blue", "defaultRadius": "md"},
     )
 
 
-def _top(folder: Path) -> Any:
+def _top(place: Path | str) -> Any:
     return html.Header(
         [
             html.H1("dynoscope"),
-            html.Span(str(folder), className="folder", title=str(folder.absolute())),
+            html.Span(str(place), className="folder", title=_whole(place)),
             dmc.ColorSchemeToggle(
                 id="theme",
                 lightIcon=html.Span("☾"),
@@ -227,14 +228,25 @@ def _normalization() -> Any:
     )
 
 
-def _empty(folder: Path) -> Any:
+def _empty(place: Path | str) -> Any:
     return html.Section(
         [
             html.H2("No runs yet"),
-            html.P(["Nothing has been recorded in ", html.Code(str(folder)), "."]),
+            html.P(["Nothing has been recorded in ", html.Code(str(place)), "."]),
             html.P("Put these lines around your training loop:"),
-            html.Pre(EXAMPLE.format(run=(folder / "first").as_posix())),
+            html.Pre(EXAMPLE.format(run=_first(place))),
             html.P("This page fills in by itself as soon as a run appears."),
         ],
         className="card empty",
     )
+
+
+def _whole(place: Path | str) -> str:
+    return str(place.absolute()) if isinstance(place, Path) else place
+
+
+def _first(place: Path | str) -> str:
+    """What to call a first run there."""
+    if isinstance(place, Path):
+        return (place / "first").as_posix()
+    return joined(place, "first")

@@ -17,6 +17,7 @@ from dynoscope.dashboard.drawing import register_drawing
 from dynoscope.dashboard.layout import page
 from dynoscope.dashboard.store import Store
 from dynoscope.errors import DynoscopeError
+from dynoscope.remote import is_uri, shown
 
 __all__ = ["Server", "build_app", "serve", "start"]
 
@@ -48,8 +49,12 @@ INDEX: Final = """<!DOCTYPE html>
 
 
 def build_app(runs: str | os.PathLike[str]) -> Dash:
-    """The application over a run or a folder of runs, which need not exist yet."""
-    store = Store(Path(runs))
+    """The application over a run or a folder of runs, which need not exist yet.
+
+    Raises:
+        StoreError: the runs are at a URI that cannot be read; the message says why.
+    """
+    store = Store(runs)
     app = Dash(
         "dynoscope",
         title="dynoscope",
@@ -111,16 +116,17 @@ def start(
     """Serve the dashboard in the background.
 
     Args:
-        runs: a run, or a folder of runs; it may come into being later.
+        runs: a run, or a folder of runs, or the URI of either; it may come into being
+            later.
         host: address to bind to.
         port: port; 0 picks a free one.
         browser: whether to open the page.
 
     Raises:
-        DynoscopeError: the port cannot be had, or `runs` is a file; the message
-            says what to do.
+        DynoscopeError: the port cannot be had, `runs` is a file, or a URI that cannot
+            be read; the message says what to do.
     """
-    if Path(runs).exists() and not Path(runs).is_dir():
+    if not is_uri(runs) and Path(runs).exists() and not Path(runs).is_dir():
         raise DynoscopeError(
             f"{runs} is not a folder: pass a run's folder, or one with runs in it"
         )
@@ -153,7 +159,7 @@ def serve(
 ) -> None:
     """Serve the dashboard until Ctrl-C; see `start`."""
     server = start(runs, host=host, port=port, browser=browser)
-    print(f"dynoscope: {runs} at {server.url} (Ctrl-C ends)", flush=True)
+    print(f"dynoscope: {shown(str(runs))} at {server.url} (Ctrl-C ends)", flush=True)
     try:
         server.wait()
     except KeyboardInterrupt:

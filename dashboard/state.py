@@ -13,7 +13,7 @@ from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.series import Series
 from dynoscope.dashboard.snapshots import Snapshots
 from dynoscope.findings import Finding
-from dynoscope.reader import Block, Cursor, Run, pivot
+from dynoscope.reader import Block, Run, pivot
 from dynoscope.reader.rollup import (
     is_roll_up,
     members_of,
@@ -94,7 +94,7 @@ class RunState:
         self._numel = np.array([la["numel"] for la in self.manifest["layers"]], float)
         self._revived: dict[str, np.ndarray] = {}
         self._rolled: dict[str, _RollUp] = {}
-        self._cursors = {name: Cursor(run.path, name) for name in READ}
+        self._cursors = {name: run.cursor(name) for name in READ}
 
     @property
     def layer_names(self) -> list[str]:

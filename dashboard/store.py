@@ -1,16 +1,17 @@
 """All runs below a folder, shared by every open page."""
 
 import dataclasses
+import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from dynoscope.dashboard.state import RunState
-from dynoscope.errors import RunNotFoundError
-from dynoscope.reader import Run, open_run, run_folders
+from dynoscope.errors import RunNotFoundError, StoreError
+from dynoscope.reader import Run, shelf
 from dynoscope.schema.folder import MANIFEST
 
 __all__ = ["Entry", "Store"]
@@ -22,12 +23,22 @@ LOADED: Final = 12
 """Runs whose curves are kept in memory."""
 
 
+_UNREADABLE: Final = (
+    RunNotFoundError,
+    StoreError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+"""What comes of a run that was removed, or is none of ours."""
+
+
 @dataclasses.dataclass
 class Entry:
-    """One run folder, as the list of runs shows it.
+    """One run, as the list of runs shows it.
 
     Attributes:
-        key: its name: the path below the folder that is served.
+        key: its name: the path below the folder or URI that is served.
         run: the run, None if its manifest cannot be read.
         row: cells of the list.
         stamp: when its manifest was last written, in ns.
@@ -45,15 +56,16 @@ class Store:
     """Finds runs, follows their status, and keeps the curves of those looked at.
 
     Args:
-        folder: a run, or a folder of runs; need not exist yet.
+        place: a run, or a folder of runs, or the URI of either; need not exist yet.
 
     Attributes:
-        folder: that folder.
+        place: that folder or URI.
         version: changes whenever the list of runs does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self._shelf = shelf(place)
+        self.place = self._shelf.place
         self._boot = uuid.uuid4().hex[:8]  # pages outlive a server
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
@@ -74,7 +86,7 @@ class Store:
             if time.monotonic() - self._scanned < PAUSE:
                 return
             before = {key: entry.row for key, entry in self._entries.items()}
-            found = {key: self._look(key, path) for key, path in self._folders()}
+            found = {key: self._look(key, path) for key, path in self._shelf.folders()}
             self._entries = {key: entry for key, entry in found.items() if entry}
             after = {key: entry.row for key, entry in self._entries.items()}
             self._changes += before != after
@@ -146,7 +158,7 @@ class Store:
             try:
                 # unknown, replaced by another run, or of other layers than before
                 state = RunState(entry.run)
-            except (RunNotFoundError, KeyError, TypeError):
+            except _UNREADABLE:
                 return None  # it has just been removed, or is no run of ours
             self._finished.pop(key, None)
         self._states[key] = state
@@ -155,11 +167,6 @@ class Store:
             del self._states[forgotten]
             self._finished.pop(forgotten, None)
         return state
-
-    def _folders(self) -> Iterator[tuple[str, Path]]:
-        for path in run_folders(self.folder):
-            below = path.relative_to(self.folder).as_posix()
-            yield (self.folder.resolve().name if below == "." else below), path
 
     def _look(self, key: str, path: Path) -> Entry | None:
         try:
@@ -172,10 +179,10 @@ class Store:
                 return known
             # The manifest may say so for ever: its process may be gone.
         try:
-            run = known.run if known and known.run else open_run(path)
+            run = known.run if known and known.run else self._shelf.open(path)
             row, identity = _row(key, run), _identity(run.manifest)
             return Entry(key, run, row, stamp, identity)
-        except (RunNotFoundError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             return Entry(key, None, _unreadable(key, error, stamp), stamp)
 
 
@@ -183,6 +190,8 @@ def _row(key: str, run: Run) -> dict[str, Any]:
     status, manifest = run.status, run.manifest
     problems = list(manifest["problems"])
     exception = manifest["exception"]
+    if run.staleness:
+        problems.append(run.staleness)
     if status == "lost":
         problems.append(
             "Its process is gone and did not say how it ended (killed, or out of "
@@ -202,7 +211,7 @@ def _row(key: str, run: Run) -> dict[str, Any]:
 
 
 def _unreadable(key: str, error: Exception, stamp: int) -> dict[str, Any]:
-    known = isinstance(error, RunNotFoundError)
+    known = isinstance(error, RunNotFoundError | StoreError)
     why = str(error) if known else f"{MANIFEST} lacks {error}"
     return {
         "id": key,

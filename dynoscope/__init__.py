@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         RunExistsError,
         RunNotFoundError,
         ScheduleError,
+        StoreError,
         TheoryError,
         UncomparableError,
         UnwatchableError,
     )
     from dynoscope.hooks import register_optimizer
     from dynoscope.reader import Run, find_runs, open_run
+    from dynoscope.remote import Remote
     from dynoscope.scope import Scope
     from dynoscope.session import watch
 
@@ -35,11 +37,13 @@ _HOMES = {
     "FindingError": "errors",
     "MeasurementError": "errors",
     "Prediction": "calculator",
+    "Remote": "remote",
     "Run": "reader",
     "RunExistsError": "errors",
     "RunNotFoundError": "errors",
     "ScheduleError": "errors",
     "Scope": "scope",
+    "StoreError": "errors",
     "TheoryError": "errors",
     "UncomparableError": "errors",
     "UnwatchableError": "errors",
@@ -57,11 +61,13 @@ __all__ = [
     "FindingError",
     "MeasurementError",
     "Prediction",
+    "Remote",
     "Run",
     "RunExistsError",
     "RunNotFoundError",
     "ScheduleError",
     "Scope",
+    "StoreError",
     "TheoryError",
     "UncomparableError",
     "UnwatchableError",

@@ -20,7 +20,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Runs = Annotated[Path, typer.Argument(help="A run, or a folder of runs.")]
+Run = Annotated[str, typer.Argument(help="A run: its folder, or its URI.")]
+Runs = Annotated[
+    str, typer.Argument(help="A run, or a folder of runs, or the URI of either.")
+]
 Port = Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")]
 Host = Annotated[str, typer.Option(help="Address to bind to.")]
 
@@ -53,7 +56,7 @@ def _plain_errors() -> Iterator[None]:
 
 @app.command()
 def dash(
-    runs: Runs = Path("runs"),
+    runs: Runs = "runs",
     port: Port = 8050,
     host: Host = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
@@ -67,8 +70,8 @@ def dash(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help="A run.")],
-    b: Annotated[Path, typer.Argument(help="The run to hold against it.")],
+    a: Run,
+    b: Annotated[str, typer.Argument(help="The run to hold against it.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with plots to this file.")
@@ -93,7 +96,7 @@ def diff(
 
 @app.command()
 def findings(
-    run: Annotated[Path, typer.Argument(help="A run.")],
+    run: Run,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is odd about a run, why, and what to do about it."""
@@ -108,6 +111,19 @@ def findings(
             print(dumps([finding.row() for finding in found]))
         else:
             print_findings(opened.name, found)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    uri: Annotated[str, typer.Argument(help="Where to: s3://bucket/runs/lion.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace the run there.")] = False,
+) -> None:
+    """Upload a run, such as one whose store could not be reached at its end."""
+    from dynoscope.remote import push as send
+
+    with _plain_errors():
+        print(f"dynoscope: {folder} is at {send(folder, uri, overwrite=overwrite)}")
 
 
 @app.command()

@@ -2,12 +2,12 @@
 
 import atexit
 import contextlib
-from pathlib import Path
 from types import TracebackType
 
 from dynoscope.findings import Herald
 from dynoscope.hooks import Unstepped, Watcher, own_count
 from dynoscope.recorder import Recorder
+from dynoscope.remote import Place
 
 __all__ = ["Ending"]
 
@@ -18,7 +18,7 @@ class Ending:
     In a forked process it does nothing, since the run is its parent's.
 
     Args:
-        run: the run's folder.
+        place: where the run is recorded.
         watcher: measures.
         recorder: writes.
         herald: brings findings, if anything looks for them.
@@ -31,14 +31,14 @@ class Ending:
 
     def __init__(
         self,
-        run: Path,
+        place: Place,
         watcher: Watcher,
         recorder: Recorder,
         herald: Herald | None,
         *,
         quiet: bool,
     ) -> None:
-        self._run, self._quiet = run, quiet
+        self._place, self._quiet = place, quiet
         self._watcher, self._recorder, self._herald = watcher, recorder, herald
         self._unstepped = Unstepped(watcher.watched)
         atexit.register(self._at_exit)
@@ -73,6 +73,7 @@ class Ending:
         finally:
             self._mark(failure)
             self._close(failure)
+        self._place.finish()
         if not self._quiet and self._recorder.is_closed:
             self._say_goodbye()
         # What raised in the block is not to be hidden by what raises here.
@@ -106,7 +107,7 @@ class Ending:
         self._end(None)
 
     def _say_goodbye(self) -> None:
-        progress = self._recorder.progress
+        place, progress = self._place, self._recorder.progress
         gaps = "".join(
             f", {progress[kind]} {kind.replace('_', ' ')}"
             for kind in ("skipped", "lost", "lost_rows", "overflowed")
@@ -114,10 +115,10 @@ class Ending:
         )
         count = self._herald.found if self._herald is not None else 0
         findings = (
-            f"\n  {count} findings: dynoscope findings {self._run}" if count else ""
+            f"\n  {count} findings: dynoscope findings {place.run}" if count else ""
         )
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more
             print(
                 f"dynoscope: {progress['measured']} steps measured{gaps}, in "
-                f"{self._run}; look with: dynoscope dash {self._run.parent}{findings}"
+                f"{place.run}; look with: dynoscope dash {place.around}{findings}"
             )

@@ -11,6 +11,7 @@ __all__ = [
     "RunExistsError",
     "RunNotFoundError",
     "ScheduleError",
+    "StoreError",
     "TheoryError",
     "UncomparableError",
     "UnwatchableError",
@@ -39,6 +40,16 @@ class RunExistsError(DynoscopeError, FileExistsError):
 
 class RunNotFoundError(DynoscopeError, FileNotFoundError):
     """A path holds no readable dynoscope run."""
+
+
+class StoreError(DynoscopeError, OSError):
+    """A store refuses, or cannot be reached; the message says which, and the cure.
+
+    Attributes:
+        cause: `no permission`, `no such bucket`, `unreachable`, or "" for another.
+    """
+
+    cause: str = ""
 
 
 class TheoryError(DynoscopeError, ValueError):

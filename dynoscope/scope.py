@@ -25,14 +25,14 @@ class Scope:
     Where several processes train one model, each has one, and one process writes.
 
     Attributes:
-        run: the run's folder; where another process has made up its name, the folder
-            that this is in.
+        run: the run's folder or URI; where another process has made up its name, the
+            folder that this is in.
         writes: whether this process writes the run; what others log is left out.
     """
 
     def __init__(
         self,
-        run: Path,
+        run: Path | str,
         watcher: Watcher | Blind,
         recorder: Recorder | Bystander | Blind,
     ) -> None:

@@ -3,15 +3,13 @@
 import contextlib
 import functools
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dynoscope.blind import unwatched
 from dynoscope.ending import Ending
-from dynoscope.errors import DynoscopeError, RunExistsError, UnwatchableError
+from dynoscope.errors import DynoscopeError
 from dynoscope.findings import Herald, Judge, OnFinding, Rule, Thresholds
 from dynoscope.hooks import (
     Models,
@@ -21,12 +19,17 @@ from dynoscope.hooks import (
     own_count,
     processes_of,
 )
-from dynoscope.reader import Run, open_run
 from dynoscope.recorder import Bystander, Past, Recorder
-from dynoscope.resume import checked_start, first_step, go_on
+from dynoscope.remote import Place, Remote, checked_out, said
+from dynoscope.resume import (
+    checked_start,
+    existing,
+    first_step,
+    fresh_folder,
+    go_on,
+    prepared,
+)
 from dynoscope.schedule import Schedule, as_schedule
-from dynoscope.schema import TABLES
-from dynoscope.schema.folder import BRANCHES, MANIFEST
 from dynoscope.scope import Scope
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
+Where: TypeAlias = str | os.PathLike[str] | Remote | None
 _Stand: TypeAlias = tuple[int, Sequence[int]]
 """Number of the next step, and of each optimizer's own (none: as many)."""
 
@@ -43,7 +47,7 @@ def watch(
     model: Models,
     optimizer: Optimizers,
     *,
-    run: str | os.PathLike[str] | None = None,
+    run: Where = None,
     every: int | Schedule = 1,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
@@ -86,7 +90,8 @@ def watch(
             indices or keys their layers' names begin with.
         optimizer: the optimizer that is stepped, or several. Steps are then counted
             in rounds, in which each optimizer steps once at most.
-        run: folder to write; None makes one under `runs/` by date and model.
+        run: folder to write, or URI to upload to, such as `s3://bucket/runs/lion`, or
+            a `dynoscope.Remote`; None makes a folder under `runs/` by date and model.
         every: interval of measured steps, or a function from step to bool.
         include: regular expression(s); only layers whose name one of them finds.
         exclude: regular expression(s); no layer whose name one of them finds.
@@ -121,6 +126,7 @@ def watch(
         RunExistsError: the folder holds a run already, or one of another model that
             cannot be resumed, or something else; processes that share a model all
             raise it.
+        StoreError: the URI cannot be written; the message says why.
         ScheduleError: `every` makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
@@ -154,11 +160,13 @@ def watch(
         if findings:
             judge = Judge(watcher.watched.subject, thresholds, rules)
             herald = Herald(judge, on_finding, quiet=quiet, strict=strict)
+        where = fresh_folder(watcher.watched.subject.model) if run is None else run
         prepare = functools.partial(
-            _prepared, run, watcher, start_step, resume=resume, overwrite=overwrite
+            _prepared, watcher, start_step, resume=resume, overwrite=overwrite
         )
         start = functools.partial(_started, watcher, settings, herald, strict)
-        return _writing(watcher, prepare, start, herald, quiet=quiet)
+        lodging = checked_out(where, resume=resume)
+        return _writing(watcher, lodging, prepare, start, herald, quiet=quiet)
 
     with contextlib.ExitStack() as stack:
         try:
@@ -167,30 +175,37 @@ def watch(
             if strict or isinstance(error, DynoscopeError | OSError):
                 raise
             blind = stack.enter_context(unwatched(optimizer, error))
-            scope = Scope(Path(run or "runs"), blind, blind)
+            scope = Scope(said(run or "runs"), blind, blind)
         yield scope
 
 
 @contextlib.contextmanager
 def _writing(
     watcher: Watcher,
-    prepare: Callable[[], tuple[Path, Past | None, _Stand]],
+    lodging: contextlib.AbstractContextManager[Place],
+    prepare: Callable[[Place], tuple[Past | None, _Stand]],
     start: Callable[[Path, Past | None, int], Recorder],
     herald: Herald | None,
     *,
     quiet: bool,
 ) -> Iterator[Scope]:
-    """Watch and write; `prepare` gives the folder, and where the training stands."""
+    """Watch and write; `prepare` makes the place ready, and says where we stand."""
 
-    def begin() -> tuple[Path, _Stand, Recorder]:
-        folder, past, stand = prepare()
-        return folder, stand, start(folder, past, stand[0])
+    def begin() -> tuple[Place, _Stand, Recorder]:
+        place = stack.enter_context(lodging)
+        past, stand = prepare(place)
+        recorder = start(place.folder, past, stand[0])
+        place.start(recorder)
+        return place, stand, recorder
 
-    folder, stand, recorder = watcher.processes.lead(begin, lambda begun: begun[:2])
-    watcher.start_at(*stand)
-    with Ending(folder, watcher, recorder, herald, quiet=quiet):
-        watcher.attach(recorder, herald.deliver if herald else None)
-        yield Scope(folder, watcher, recorder)
+    with contextlib.ExitStack() as stack:
+        place, stand, recorder = watcher.processes.lead(
+            begin, lambda begun: (begun[0].run, begun[1])
+        )
+        watcher.start_at(*stand)
+        with Ending(place, watcher, recorder, herald, quiet=quiet):
+            watcher.attach(recorder, herald.deliver if herald else None)
+            yield Scope(place.run, watcher, recorder)
 
 
 def _started(
@@ -217,7 +232,7 @@ def _started(
 @contextlib.contextmanager
 def _beside(
     watcher: Watcher,
-    run: str | os.PathLike[str] | None,
+    run: Where,
     start_step: int | None,
     *,
     resume: bool,
@@ -226,11 +241,12 @@ def _beside(
     """Watch on a process that does not write: what its sums need, and the count."""
     processes = watcher.processes
     if processes.sharded:
-        folder, stand = processes.follow()
+        place, stand = processes.follow()
     else:
-        folder, stand = Path("runs" if run is None else run), (start_step or 0, ())
-        if resume and (folder / MANIFEST).exists():
-            left, taken = open_run(folder), own_count(watcher.watched)
+        place, stand = said(run or "runs"), (start_step or 0, ())
+        left = existing(place) if resume else None
+        if left is not None:
+            taken = own_count(watcher.watched)
             # It is the same before and after the writing process has gone on with it.
             start = first_step(
                 left.manifest, left.last_step, start_step=start_step, taken=taken
@@ -240,65 +256,23 @@ def _beside(
     bystander = Bystander(processes.rank, strict=strict)
     try:
         watcher.attach(bystander)
-        yield Scope(folder, watcher, bystander)
+        yield Scope(place, watcher, bystander)
     finally:
         watcher.detach()
 
 
 def _prepared(
-    run: str | os.PathLike[str] | None,
     watcher: Watcher,
     start_step: int | None,
+    place: Place,
     *,
     resume: bool,
     overwrite: bool,
-) -> tuple[Path, Past | None, _Stand]:
-    """The run's folder, ready to be written, what it holds, and the first step."""
-    subject = watcher.watched.subject
-    folder = Path(run) if run is not None else _fresh_folder(subject.model)
-    left = _prepare(folder, resume=resume, overwrite=overwrite)
+) -> tuple[Past | None, _Stand]:
+    """What there is to go on with in a place, now ready, and the first step."""
+    left = prepared(place, resume=resume, overwrite=overwrite)
     if left is None:
-        return folder, None, (start_step or 0, ())
-    taken = own_count(watcher.watched)
+        return None, (start_step or 0, ())
+    subject, taken = watcher.watched.subject, own_count(watcher.watched)
     past = go_on(left, subject, start_step=start_step, taken=taken)
-    return folder, past, (past.step, past.own_steps)
-
-
-def _fresh_folder(model: str) -> Path:
-    stem = f"{time.strftime('%Y-%m-%d_%H%M%S')}-{model}"
-    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
-        folder = Path("runs") / f"{stem}{suffix}"
-        if not folder.exists():
-            return folder
-    raise RunExistsError(f"no free name like {stem!r} is left in runs/; pass run=")
-
-
-def _prepare(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
-    """Make the folder ready; give the run to go on with, if one is resumed."""
-    if resume and overwrite:
-        raise UnwatchableError("resume=True and overwrite=True exclude each other")
-    if not (folder / MANIFEST).exists():
-        if folder.is_dir() and not any(folder.iterdir()):
-            return None
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise RunExistsError(
-                f"{folder} exists and is not a dynoscope run; "
-                "nothing in it was touched. Pass another run="
-            ) from None
-        return None
-    previous = open_run(folder)
-    if not (resume or overwrite):
-        raise RunExistsError(
-            f"{folder} holds a run already ({previous.status}); pass resume=True to "
-            "continue it, overwrite=True to replace it, or another run="
-        )
-    if previous.status == "running":
-        raise RunExistsError(f"{folder} is being written by another process right now")
-    if resume:
-        return previous
-    for part in (*TABLES, BRANCHES):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / MANIFEST).unlink()
-    return None
+    return past, (past.step, past.own_steps)

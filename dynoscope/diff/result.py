@@ -38,8 +38,8 @@ class Side:
     optimizer: str
 
     @property
-    def path(self) -> Path:
-        """The run's folder."""
+    def path(self) -> Path | str:
+        """The run's folder, or its URI."""
         return self.run.path
 
 

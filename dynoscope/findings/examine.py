@@ -12,7 +12,7 @@ from dynoscope.findings.finding import Finding
 from dynoscope.findings.judge import Judge
 from dynoscope.findings.registry import Rule
 from dynoscope.findings.thresholds import Thresholds
-from dynoscope.reader import Cursor, Run
+from dynoscope.reader import Run
 from dynoscope.schema.arrow import arrow_schema
 
 __all__ = ["examine"]
@@ -41,7 +41,7 @@ def examine(
         RuntimeError: rules failed; the message names them and says why.
     """
     judge = Judge(subject_of(run.manifest), thresholds, rules)
-    layers, norms = (Cursor(run.path, name) for name in ("layers", "normalization"))
+    layers, norms = (run.cursor(name) for name in ("layers", "normalization"))
     waiting = arrow_schema("normalization").empty_table()
     found: list[Finding] = []
     while len(rows := layers.poll(ROWS)):

@@ -1,5 +1,6 @@
 """What is new in a table since the last look."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,16 +24,21 @@ class Cursor:
     Args:
         run: the run's folder.
         table: name of the table.
+        bring: called with the table's name before each look, to bring the folder up
+            to date.
 
     Attributes:
         problems: what could not be read, by file.
     """
 
-    def __init__(self, run: Path, table: str) -> None:
-        self._run, self._table = run, table
+    def __init__(
+        self, run: Path, table: str, bring: Callable[[str], None] = lambda table: None
+    ) -> None:
+        self._run, self._table, self._bring = run, table, bring
         self._number = 0  # file that is being read
         self._rows = 0  # rows of it that have been given out
         self._offset = 0  # where its next rows begin, while it is a journal
+        bring(table)
         self._branches = branches_of(run)
         self.problems: dict[str, str] = {}
 
@@ -43,6 +49,7 @@ class Cursor:
             limit: start on no further file once there are this many rows; the
                 next poll goes on from there.
         """
+        self._bring(self._table)
         pieces: list[pa.Table] = []
         cut = pending_cut(self._run, self._branches)
         for file in list_files(self._run, self._table):

@@ -1,44 +1,28 @@
-"""Find the runs below a folder."""
+"""Find the runs below a folder or a URI."""
 
-import contextlib
 import os
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
-from dynoscope.errors import DynoscopeWarning, RunNotFoundError
-from dynoscope.reader.run import Run, open_run
-from dynoscope.schema.folder import MANIFEST
+from dynoscope.errors import DynoscopeWarning, RunNotFoundError, StoreError
+from dynoscope.reader.run import Run
+from dynoscope.reader.shelf import shelf
 
-__all__ = ["find_runs", "run_folders"]
+__all__ = ["find_runs"]
 
 
-def run_folders(folder: Path) -> Iterator[Path]:
-    """Folders with a manifest, sorted; those inside a run are not looked into."""
-    if (folder / MANIFEST).exists():
-        yield folder
-        return
-    # A folder may vanish, or be closed to us, while we look.
-    with contextlib.suppress(OSError), os.scandir(folder) as children:
-        below = sorted(
-            child.name
-            for child in children
-            if child.is_dir() and not child.name.startswith(".")
-        )
-        for name in below:
-            yield from run_folders(folder / name)
+def find_runs(place: str | os.PathLike[str]) -> list[Run]:
+    """All runs in a folder and its subfolders, itself included, or below a URI.
 
-
-def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
-    """All runs in a folder and its subfolders, the folder itself included.
+    Raises:
+        StoreError: what is at a URI cannot be read; the message says why.
 
     Warns:
         DynoscopeWarning: names each run that cannot be read, and is left out.
     """
-    runs = []
-    for path in run_folders(Path(folder)):
+    runs, found = [], shelf(place)
+    for _, folder in found.folders():
         try:
-            runs.append(open_run(path))
-        except RunNotFoundError as error:
+            runs.append(found.open(folder))
+        except (RunNotFoundError, StoreError) as error:
             warnings.warn(str(error), DynoscopeWarning, stacklevel=2)
     return runs

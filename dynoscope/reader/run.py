@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,31 +14,45 @@ import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
+from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.cuts import branches_of
 from dynoscope.reader.files import read_table
-from dynoscope.reader.manifest import is_gone, read_manifest
+from dynoscope.reader.manifest import read_manifest
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
+from dynoscope.reader.selection import (
+    Names,
+    Steps,
+    both,
+    chosen_columns,
+    in_order,
+    in_steps,
+    is_in,
+    listed,
+)
+from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import BRANCHES
+from dynoscope.schema.process import is_gone
 
 __all__ = ["Run", "open_run"]
 
-Names: TypeAlias = str | Sequence[str] | None
-Steps: TypeAlias = int | slice | range | tuple[int, int] | None
-
 
 class Run:
-    """A run on disk, finished or being written; every call reads it afresh.
+    """A run, finished or being written; every call reads it afresh.
 
     Get one from `dynoscope.open_run`.
 
     Attributes:
-        path: the run's folder.
+        path: the run's folder, or its URI.
+        folder: the folder that is read: the same, or a copy of what is at the URI.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._manifest = read_manifest(path)
+    def __init__(self, place: Path | Replica, path: Path | str | None = None) -> None:
+        self._replica = place if isinstance(place, Replica) else None
+        self.folder = place.folder if isinstance(place, Replica) else place
+        known_as = place.uri if isinstance(place, Replica) else place
+        self.path: Path | str = known_as if path is None else path
+        self._manifest = self.manifest
 
     def __repr__(self) -> str:
         """Path and status."""
@@ -47,12 +61,19 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self.path.name
+        return self.folder.name
+
+    @property
+    def staleness(self) -> str:
+        """Why this may not be how a remote run is now, "" if nothing is wrong."""
+        return self._replica.problem if self._replica is not None else ""
 
     @property
     def manifest(self) -> dict[str, Any]:
         """All of `run.json`, as it is now."""
-        self._manifest = read_manifest(self.path)
+        if self._replica is not None:
+            self._replica.manifest()
+        self._manifest = read_manifest(self.folder, self.path)
         return self._manifest
 
     @property
@@ -65,7 +86,8 @@ class Run:
     def status(self) -> str:
         """`running`, `finished`, `failed`, `lost` (process gone) or `superseded`."""
         manifest = self.manifest
-        if manifest["status"] != "running" or not is_gone(manifest):
+        seen = self._replica.looked if self._replica is not None else None
+        if manifest["status"] != "running" or not is_gone(manifest, seen):
             return str(manifest["status"])
         # It may have ended well between the two looks.
         status = str(self.manifest["status"])
@@ -101,7 +123,11 @@ class Run:
     @property
     def branches(self) -> list["Run"]:
         """What resumed trainings have superseded, the oldest first: runs like this."""
-        return [Run(self.path / BRANCHES / name) for name in branches_of(self.path)]
+        self._bring("groups")
+        below = [f"{BRANCHES}/{name}" for name in branches_of(self.folder)]
+        if self._replica is not None:
+            return [Run(self._replica.below(name)) for name in below]
+        return [Run(self.folder / name) for name in below]
 
     def layers(
         self, metric: Names = None, layer: Names = None, steps: Steps = None
@@ -122,7 +148,7 @@ class Run:
         Raises:
             DynoscopeError: no such metric or layer; the message lists the choices.
         """
-        names = self.layer_names if layer is None else _listed(layer)
+        names = self.layer_names if layer is None else listed(layer)
         plain = [name for name in names if not is_roll_up(name)]
         frames = [self._rows("layers", metric, plain, steps)] if plain else []
         for name in names:
@@ -130,10 +156,10 @@ class Run:
                 members = members_of(name, self.layer_names)
                 self._check_layers([name] if not members else members)
                 rows = self._rows("layers", None, members, steps)
-                chosen = _columns("layers", metric)
+                chosen = chosen_columns("layers", metric)
                 frames.append(roll_up_frame(name, rows)[chosen])
         frame = pd.concat(frames, ignore_index=True)
-        return _sorted(frame, names)
+        return in_order(frame, names)
 
     def neurons(
         self, metric: Names = None, layer: Names = None, steps: Steps = None
@@ -153,11 +179,11 @@ class Run:
 
     def groups(self, steps: Steps = None) -> pd.DataFrame:
         """Hyperparameters in force: one row per measured step and group."""
-        return self._frame(self.table("groups", where=_in_steps(steps)))
+        return self._frame(self.table("groups", where=in_steps(steps)))
 
     def scalars(self, name: Names = None, steps: Steps = None) -> pd.DataFrame:
         """What was logged: columns step, wall_time, name, value."""
-        where = _both(_in_steps(steps), _is_in("name", name))
+        where = both(in_steps(steps), is_in("name", name))
         frame = self._frame(self.table("scalars", where=where))
         return frame.sort_values("step", kind="stable", ignore_index=True)
 
@@ -209,7 +235,7 @@ class Run:
 
     def activity(self, steps: Steps = None) -> pd.DataFrame:
         """Dead channels counted on demand: one row per count and module."""
-        return self._frame(self.table("activity", where=_in_steps(steps)))
+        return self._frame(self.table("activity", where=in_steps(steps)))
 
     def constraint(self, layer: Names = None, steps: Steps = None) -> pd.DataFrame:
         """Lion's constraint measured on demand, of layers and of `*`; see `layers`."""
@@ -245,11 +271,21 @@ class Run:
         """
         if name not in TABLES:
             raise DynoscopeError(f"no table {name!r}; there are: {', '.join(TABLES)}")
-        table, problems = read_table(self.path, name, columns, where)
+        self._bring(name)
+        table, problems = read_table(self.folder, name, columns, where)
         if problems and self.status != "running":
             for problem in problems:
                 warnings.warn(f"{self.path}: {problem}", DynoscopeWarning, stacklevel=2)
         return table
+
+    def cursor(self, table: str) -> Cursor:
+        """A cursor over a table, which gives each row once, as it comes."""
+        return Cursor(self.folder, table, self._bring)
+
+    def _bring(self, table: str) -> None:
+        """Bring the copy of a remote run's table up to date."""
+        if self._replica is not None:
+            self._replica.table(table)
 
     def _rows(
         self,
@@ -261,10 +297,10 @@ class Run:
     ) -> pd.DataFrame:
         known = self.layer_names if known is None else known
         if layer is not None:
-            self._check_layers(_listed(layer), known)
-        where = _both(_in_steps(steps), _is_in("layer", layer))
-        rows = self._frame(self.table(table, _columns(table, metric), where))
-        return _sorted(rows, known if layer is None else _listed(layer))
+            self._check_layers(listed(layer), known)
+        where = both(in_steps(steps), is_in("layer", layer))
+        rows = self._frame(self.table(table, chosen_columns(table, metric), where))
+        return in_order(rows, known if layer is None else listed(layer))
 
     def _check_layers(
         self, names: Sequence[str], known: Sequence[str] | None = None
@@ -286,58 +322,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a run, finished or being written.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or its URI, such as `s3://bucket/runs/lion`.
 
     Raises:
         RunNotFoundError: there is no readable run; the message says why.
+        StoreError: what is at a URI cannot be read; the message says why.
     """
-    return Run(Path(path))
-
-
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _columns(table: str, metric: Names) -> list[str]:
-    """Names of the columns to read: the keys that matter, and the metrics."""
-    if metric is None:
-        return TABLES[table].names()
-    chosen = [TABLES[table][name].name for name in _listed(metric)]
-    return list(dict.fromkeys(["step", "layer", *chosen]))
-
-
-def _sorted(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """By step, then by the position of the layer among `names`."""
-    position = frame["layer"].map({name: i for i, name in enumerate(names)})
-    order = np.lexsort((position.to_numpy(), frame["step"].to_numpy()))
-    return frame.take(order).reset_index(drop=True)
-
-
-def _in_steps(steps: Steps) -> pc.Expression | None:
-    if steps is None:
-        return None
-    if isinstance(steps, int | np.integer):
-        return pc.field("step") == int(steps)
-    if isinstance(steps, tuple):
-        steps = slice(*steps)
-    where = None
-    if steps.start is not None:
-        where = pc.field("step") >= steps.start
-    if steps.stop is not None:
-        where = _both(where, pc.field("step") < steps.stop)
-    if steps.step not in (None, 1):
-        start = steps.start or 0
-        offset = pc.field("step") - start
-        multiple = pc.divide(offset, steps.step) * steps.step
-        where = _both(where, offset == multiple)
-    return where
-
-
-def _is_in(column: str, names: Names) -> pc.Expression | None:
-    return None if names is None else pc.field(column).isin(_listed(names))
-
-
-def _both(a: pc.Expression | None, b: pc.Expression | None) -> pc.Expression | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a & b
+    return Run(Replica(Store(str(path))) if is_uri(path) else Path(path))

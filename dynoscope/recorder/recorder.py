@@ -171,14 +171,20 @@ class Recorder:
         frame: pd.DataFrame = batch.to_pandas()
         return frame
 
+    def tell(self, **content: Any) -> None:
+        """Put something into the manifest: what it refers to is written as it is."""
+        self._manifest.content.update(content)
+
     def note(self, problem: str) -> None:
-        """Record a problem in the run and say it, once."""
+        """Record a problem in the run and say it, once; also when it is closed."""
         problems = self._manifest.content["problems"]
         if len(problems) == PROBLEMS:
             problem = "there are more problems than a run lists"
         if not self.is_away and problem not in problems and len(problems) <= PROBLEMS:
             problems.append(problem)
             logger.warning("dynoscope: %s", problem)
+            if self.is_closed:
+                self._disk.beat()
 
     def fail(self, problem: str, error: Exception) -> None:
         """Note an error of dynoscope's own, from the training thread.

@@ -13,7 +13,7 @@ NAMED = 5
 """Layers that an error names."""
 
 
-def check_model(run: Path, manifest: Mapping[str, Any], subject: Subject) -> None:
+def check_model(run: Path | str, manifest: Mapping[str, Any], subject: Subject) -> None:
     """Refuse to go on with another model.
 
     Layers that the run has had for a while only, because parameters were added on the

@@ -35,7 +35,7 @@ def go_on(
     step, notes = first_step(
         manifest, run.last_step, start_step=start_step, taken=taken
     )
-    branch = branch_off(run.path, step)
+    branch = branch_off(run.folder, step)
     changes = [at for at in manifest.get("changes", []) if at < step]
     if not is_same_optimizer(manifest, subject):
         old, new = manifest["optimizer"]["name"], subject.optimizer.name
@@ -57,7 +57,7 @@ def go_on(
         changes=changes,
         notes=notes,
         said=list(zip(said["rule"], said["layer"], strict=True)),
-        rows=recorded_rows(run.path, since=changes[-1] if changes else 0),
+        rows=recorded_rows(run.folder, since=changes[-1] if changes else 0),
     )
 
 

@@ -3,9 +3,15 @@
 import dataclasses
 import os
 import platform
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "is_gone"]
+
+SILENT_SECONDS: Final = 60.0
+"""A writer on another host that was not heard of for this long is gone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,20 @@ class Writer:
         except PermissionError:
             pass  # somebody else's process: it exists
         return self.started != _start_time(self.pid)
+
+
+def is_gone(manifest: Mapping[str, Any], now: float | None = None) -> bool:
+    """Whether the writer of a run has ended without saying so.
+
+    Args:
+        manifest: the run's manifest.
+        now: when it was read, if not just now.
+    """
+    gone = Writer(**manifest["writer"]).is_gone()
+    if gone is None:
+        silent = (time.time() if now is None else now) - manifest["heartbeat"]
+        return bool(silent > SILENT_SECONDS)
+    return gone
 
 
 def _start_time(pid: int) -> int:

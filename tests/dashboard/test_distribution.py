@@ -71,7 +71,7 @@ def drawn(plot: Plot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("layer", ["0.weight", "2.bias", "*"])
 def test_bars_are_the_recorded_counts(run: Run, layer: str, quantity: str) -> None:
     ends, counts, areas = drawn(
-        distribution_plot({"one": state_of(run.path)}, layer, quantity, LIGHT)
+        distribution_plot({"one": state_of(run.folder)}, layer, quantity, LIGHT)
     )
     frame = run.histograms(None if layer == "*" else layer)
     frame = frame[(frame["step"] == frame["step"].max()) & (frame.quantity == quantity)]
@@ -89,7 +89,7 @@ def test_bars_are_the_recorded_counts(run: Run, layer: str, quantity: str) -> No
 
 
 def test_earlier_steps_are_fainter_lines(run: Run) -> None:
-    state = state_of(run.path)
+    state = state_of(run.folder)
     plot = distribution_plot({"one": state}, "0.weight", "weight", LIGHT)
     data = plot.figure["data"]
     steps = [int(trace["name"].removeprefix("step ")) for trace in data]
@@ -112,7 +112,7 @@ def test_earlier_steps_are_fainter_lines(run: Run) -> None:
 
 
 def test_the_box_is_where_weight_decay_is(run: Run) -> None:
-    states = {"one": state_of(run.path)}
+    states = {"one": state_of(run.folder)}
     for layer, quantity, limits in (
         ("0.weight", "weight", [-1 / DECAY, 1 / DECAY]),
         ("*", "weight", [-1 / DECAY, 1 / DECAY]),
@@ -128,7 +128,7 @@ def test_the_box_is_where_weight_decay_is(run: Run) -> None:
 def test_runs_beside_each_other_show_their_newest(
     run: Run, written: WrittenRun
 ) -> None:
-    state = state_of(run.path)
+    state = state_of(run.folder)
     plot = distribution_plot({"a": state, "b": state}, "*", "weight", LIGHT)
     assert [trace["name"] for trace in plot.figure["data"]] == ["a", "b"]
     bare = {"bare": state_of(written.path), "b": state}
