@@ -1,11 +1,11 @@
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
 from dynoscope.remote import replica
+from tests.remote.runs import Scalars
 from tests.remote.stores import BUCKET, Proxy, s3_server
 
 NUMBERS = itertools.count()
@@ -40,12 +40,14 @@ def proxy(server: int) -> Iterator[Proxy]:
 @pytest.fixture(autouse=True)
 def quick(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+) -> Iterator[None]:
     """Caches and spools of this test alone; replicas that look whenever asked."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(replica, "INTERVAL", 0.0)
-    return cache
+    yield
+    while Scalars.made:
+        Scalars.made.pop().close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -15,6 +15,8 @@ from dynoscope.schema.process import Writer
 
 class Scalars:
     """A run with one table: row k is of step k."""
+
+    made: ClassVar[list["Scalars"]] = []
 
     def __init__(self, folder: Path, **manifest: Any) -> None:
         self.folder, self.count = folder, 0
@@ -31,6 +33,7 @@ class Scalars:
         }
         self._writer = TableWriter(folder, "scalars")
         self.save()
+        self.made.append(self)
 
     def append(self, rows: int = 1) -> None:
         steps = range(self.count, self.count + rows)

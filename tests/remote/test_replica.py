@@ -89,7 +89,6 @@ def test_the_store_is_not_asked_all_the_time(
     Replica(Store(s3("run"))).manifest()
     assert opened.status == "finished"
     assert steps(cursor.poll()) == [3, 4]
-    run.close()
 
 
 def test_a_run_that_is_replaced_is_read_anew(tmp_path: Path, s3: Uri) -> None:
@@ -145,7 +144,6 @@ def test_a_store_that_goes_down_leaves_what_is_here(
     send(run.folder, s3("run"))
     assert opened.scalars()["step"].tolist() == [0, 1, 2, 3]
     assert not opened.staleness
-    run.close()
 
 
 def test_a_copy_that_is_removed_is_fetched_again(tmp_path: Path) -> None:
@@ -157,7 +155,6 @@ def test_a_copy_that_is_removed_is_fetched_again(tmp_path: Path) -> None:
     assert len(opened.scalars()) == 3
     shutil.rmtree(opened.folder.parent)
     assert len(opened.scalars()) == 3
-    run.close()
 
 
 def test_a_silent_writer_elsewhere_is_lost(tmp_path: Path) -> None:

@@ -272,6 +272,15 @@ def test_a_run_that_is_being_written_is_not_disturbed(tmp_path: Path) -> None:
     assert dynoscope.open_run(uri).status == "finished"
 
 
+def test_a_block_that_is_never_left_ends_with_the_program(s3: Uri) -> None:
+    command = [sys.executable, "-m", "tests.remote.leaver", s3("run")]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    run = dynoscope.open_run(s3("run"))
+    assert run.status == "finished"
+    assert run.scalars("dynoscope/hook_seconds")["step"].tolist() == list(range(6))
+    assert spools_of(s3("run")) == []
+
+
 def test_a_killed_training_loses_an_interval_there_and_nothing_here(s3: Uri) -> None:
     interval = 0.3
     command = [sys.executable, "-m", "tests.remote.victim", s3("run"), f"{interval}"]

@@ -1,7 +1,6 @@
 """The upload thread: a failure is counted, said once, tried again; it ends in time."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,8 @@ def test_pauses_double_are_bounded_and_differ() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Scalars]:
-    run = Scalars(tmp_path / "run")
-    yield run
-    run.close()
+def run(tmp_path: Path) -> Scalars:
+    return Scalars(tmp_path / "run")
 
 
 def test_what_fails_is_counted_and_said_once(
