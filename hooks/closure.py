@@ -4,24 +4,25 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["Arguments", "notify_first"]
+import torch
+
+__all__ = ["Arguments", "notifying"]
 
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """What a step is called with: positional arguments, itself first, and others."""
 
 
-def notify_first(
-    arguments: Arguments, evaluated: Callable[[], None]
-) -> Arguments | None:
-    """The same arguments, but their closure says when it has run for the first time.
+def notifying(arguments: Arguments, notify: Callable[[bool], None]) -> Arguments | None:
+    """The same arguments, but their closure says when it is evaluated.
 
-    By then gradients are there, while the optimizer has moved nothing: all of torch's
-    evaluate the closure first. Some evaluate it often, of which later ones say nothing.
+    After the first time gradients are there, while the optimizer has moved nothing: all
+    of torch's evaluate the closure first. Some evaluate it often, elsewhere.
 
     Args:
         arguments: of an optimizer's step, as its hooks are given them.
-        evaluated: called inside the step. The closure's value, and what it raises,
-            go through to the optimizer.
+        notify: called inside the step with False, after the first evaluation; and with
+            True before the second, which may overwrite the gradients. The closure's
+            value, and what it raises, go through to the optimizer.
 
     Returns:
         What to call the step with instead; None if there is no closure.
@@ -29,25 +30,28 @@ def notify_first(
     (optimizer, *rest), kwargs = arguments
     for at, argument in enumerate(rest):
         if callable(argument):
-            rest[at] = _notifying(argument, evaluated)
+            rest[at] = _notifying(argument, notify)
             return (optimizer, *rest), kwargs
     if callable(closure := kwargs.get("closure")):
-        return arguments[0], {**kwargs, "closure": _notifying(closure, evaluated)}
+        return arguments[0], {**kwargs, "closure": _notifying(closure, notify)}
     return None
 
 
 def _notifying(
-    closure: Callable[..., Any], evaluated: Callable[[], None]
+    closure: Callable[..., Any], notify: Callable[[bool], None]
 ) -> Callable[..., Any]:
-    waiting = True
+    notify = torch.compiler.disable(notify)
+    calls = 0
 
     @functools.wraps(closure)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        nonlocal waiting
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            notify(True)
         value = closure(*args, **kwargs)
-        if waiting:
-            waiting = False
-            evaluated()
+        if calls == 1:
+            notify(False)
         return value
 
     return evaluate

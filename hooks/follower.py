@@ -106,13 +106,16 @@ class Follower:
             count: whether to take histograms, too.
             failed: take nothing, but let no other process wait.
         """
-        # The closure may be evaluated again, elsewhere, into the same tensors.
-        self.grads = [g if g is None else g.detach().clone() for g in self._gradients()]
+        self.grads = self._gradients()
         momenta = self._momenta()
         if failed:
             return
         self.counted = self._count() if count else []
         self._kernel.before(self.grads, momenta, self.limits, self._part, again=True)
+
+    def keep_gradients(self) -> None:
+        """Keep them as they are, though their tensors be overwritten."""
+        self.grads = [g if g is None else g.detach().clone() for g in self.grads]
 
     def after(self, *, failed: bool = False) -> None:
         """Take what the step has changed.

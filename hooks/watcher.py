@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.changes import in_words
-from dynoscope.hooks.closure import Arguments, notify_first
+from dynoscope.hooks.closure import Arguments, notifying
 from dynoscope.hooks.follower import Follower, is_nested_step
 from dynoscope.hooks.graphs import CAPTURED, is_capturing
 from dynoscope.hooks.processes import ALONE, Processes
@@ -151,16 +151,19 @@ class Watcher:
         take, changed = self._followers[part], None
         with self._measuring(current):
             evaluated = functools.partial(self._at_gradients, take, current)
-            changed = notify_first((args, kwargs), torch.compiler.disable(evaluated))
+            changed = notifying((args, kwargs), evaluated)
             late = changed is not None
             take.before(late, count=current.counting, failed=self._failed)
         return changed
 
-    def _at_gradients(self, take: Follower, current: Round) -> None:
-        """Inside a step whose closure has just computed gradients: measure on."""
+    def _at_gradients(self, take: Follower, current: Round, again: bool) -> None:
+        """Inside a step whose closure has computed gradients, or is to do so again."""
         if self._round is current and current.measured is not None:
             with self._measuring(current):
-                take.at_gradients(count=current.counting, failed=self._failed)
+                if again:
+                    take.keep_gradients()
+                else:
+                    take.at_gradients(count=current.counting, failed=self._failed)
 
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
