@@ -124,7 +124,7 @@ def test_the_manifest_tells_what_was_watched(run: dynoscope.Run) -> None:
     assert manifest["versions"]["torch"].startswith("2.")
     assert manifest["progress"] == {
         "step": STEPS - 1, "measured": STEPS, "skipped": 0, "lost": 0,
-        "overflowed": 0, "counted": [[0, 0], [STEPS, STEPS]],
+        "lost_rows": 0, "overflowed": 0, "counted": [[0, 0], [STEPS, STEPS]],
     }  # fmt: skip
 
 
