@@ -110,7 +110,7 @@ class Spool:
         self.run: Path | str = store.uri
         self.around: Path | str = parent(store.uri)
         self._remote, self._store = remote, store
-        self._home, self._is_over = os.getpid(), False
+        self._is_over = False
         self._recording: Recording | None = None
         self._uploader: Uploader | None = None
 
@@ -128,13 +128,13 @@ class Spool:
 
     def finish(self) -> None:
         """Upload what is left and remove the folder; or say what to do with it."""
-        if self._is_over or os.getpid() != self._home:  # a forked process's is not
+        if self._is_over:
             return
         if self._uploader is None or self._recording is None:
             remove_spool(self.folder)
             return
         if not self._recording.is_closed:
-            return  # interrupted: the end of the program closes it, and comes here
+            return  # a forked process's never is; an interrupted one at the exit
         arrived, self._is_over = False, True
         try:
             arrived = self._uploader.finish(self._remote.patience)
