@@ -320,3 +320,13 @@ def test_config_takes_what_people_have(tmp_path: Path) -> None:
         "lr": 1e-3,
         "nested": {"path": str(tmp_path), "t": [1, 2]},
     }
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    model, optimizer = fresh("adamw")
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(NotADirectoryError, match=r"pass another run=.*file/run"),
+        dynoscope.watch(model, optimizer, run=tmp_path / "file" / "run"),
+    ):
+        pass

@@ -63,6 +63,13 @@ def prepared(place: Place, *, resume: bool, overwrite: bool) -> Run | None:
                 f"{place.run} exists and is not a dynoscope run; "
                 "nothing in it was touched. Pass another run="
             ) from None
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"the run's folder cannot be made ({error.strerror}); pass another "
+                "run=, or make way for it",
+                str(folder),
+            ) from None
         return None
     previous = Run(folder, place.run)
     if not (resume or overwrite):
