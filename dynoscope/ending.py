@@ -55,10 +55,11 @@ class Ending:
         """End the watch; an error of the block's is its failure, and passes."""
         is_clean_exit = isinstance(error, SystemExit) and not error.code
         if isinstance(error, GeneratorExit):
-            self._recorder.note(
-                "the watch was closed, or collected since nothing held on to it, "
-                "before its block was left: `with dynoscope.watch(...) as scope:`"
-            )
+            if not self._recorder.is_closing:  # by the end of the program
+                self._recorder.note(
+                    "the watch was closed, or collected since nothing held on to it, "
+                    "before its block was left: `with dynoscope.watch(...) as scope:`"
+                )
             error = None
         self._end(None if is_clean_exit else error)
 

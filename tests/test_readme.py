@@ -96,6 +96,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The .*dataloader' does not have many:UserWarning")
 @pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*tensorboardX. has been removed:UserWarning")
 @pytest.mark.parametrize(
     ("marker", "given", "logged"),
     [

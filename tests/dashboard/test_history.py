@@ -6,18 +6,26 @@ from numpy.typing import ArrayLike
 
 from dynoscope.dashboard.history import History
 from dynoscope.reader import Block, pivot
+from dynoscope.schema import TABLES
+
+COLUMNS = {
+    c.name: float if c.dtype in ("float64", "int64") else np.float32
+    for c in TABLES["groups"].columns
+    if c.role != "key"
+}
 
 
 def block(steps: Sequence[int], value: ArrayLike) -> Block:
     """Rows of `groups` for one group whose columns all have that value."""
     value = np.broadcast_to(np.asarray(value, float), (len(steps),))[:, None]
-    names = ("lr", "weight_decay", "beta1", "beta2", "momentum")
-    return {"step": np.asarray(steps), **dict.fromkeys(names, value)}
+    columns = {name: value.astype(kind) for name, kind in COLUMNS.items()}
+    return {"step": np.asarray(steps), **columns}
 
 
 def small(rows: int) -> History:
     """A history of one group that has room for that many steps."""
-    return History("groups", "group", [0], ["lr"], budget=rows * 5 * 8)
+    width = sum(array.itemsize for array in block([0], 0.0).values()) - 8
+    return History("groups", "group", [0], ["lr"], budget=rows * width)
 
 
 def test_pivot_places_rows_by_step_and_layer() -> None:
