@@ -105,7 +105,8 @@ def lr_plot(states: States, scheme: Scheme) -> Plot:
             name = f"{run}, group {group}" if lr.shape[1] > 1 else run
             dash = dashes[group % len(dashes)]
             color = scheme.run_color(position)
-            curves.append(Curve(name, color, steps, lr[:, group], dash))
+            known = ~np.isnan(lr[:, group])  # its optimizer stepped in the round
+            curves.append(Curve(name, color, steps[known], lr[known, group], dash))
     figure = curves_figure(curves, scheme, keep="lr", legend=len(curves) > 1)
     figure["layout"]["yaxis"] = {**figure["layout"]["yaxis"], "rangemode": "tozero"}
     return Plot(figure, _latest(curves))
@@ -146,6 +147,10 @@ def count_plot(states: States, name: str, scheme: Scheme) -> Plot:
             layers = state.normalization.names
         if not layers:
             continue
+        # Rounds in which all optimizers stepped are those that can be added up.
+        is_there = ~np.isnan(counts).any(axis=1)
+        if is_there.any():
+            steps, counts = steps[is_there], counts[is_there]
         color = scheme.run_color(position)
         if position == 0 and len(layers) > 1:
             curves += [
@@ -185,7 +190,8 @@ def _neuron_curves(
         return []
     at = state.neurons.names.index(layer)
     values = state.neurons.column(name.removeprefix(NEURONS))[:, at]
-    return [Curve(run, color, state.neurons.steps, values)]
+    is_there = ~np.isnan(values)
+    return [Curve(run, color, state.neurons.steps[is_there], values[is_there])]
 
 
 def _band(run: str, state: RunState, layer: str, name: str, color: str) -> list[Band]:
@@ -196,7 +202,9 @@ def _band(run: str, state: RunState, layer: str, name: str, color: str) -> list[
     low, middle, high = (
         history.column(f"{name}_{which}")[:, at] for which in ("p05", "p50", "p95")
     )
-    return [Band(f"{run}, neurons", color, history.steps, low, middle, high)]
+    is_there = ~np.isnan(middle)
+    series = (each[is_there] for each in (history.steps, low, middle, high))
+    return [Band(f"{run}, neurons", color, *series)]
 
 
 def _has(state: RunState, layer: str) -> bool:

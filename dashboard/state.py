@@ -136,12 +136,19 @@ class RunState:
                 return False
 
     def columns_of(self, layer: str) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
-        """Steps and all columns of a layer or roll-up, each of shape (steps,)."""
+        """Steps and all columns of a layer or roll-up, each of shape (steps,).
+
+        A layer has no row where its optimizer did not step in the round.
+        """
         with self.lock:
             if not is_roll_up(layer):
                 at = self.layer_names.index(layer)
                 columns = {c: self.layers.column(c)[:, at] for c in self.layers.columns}
-                return self.layers.steps, columns
+                is_there = ~np.isnan(columns["nonfinite"])
+                if is_there.all():
+                    return self.layers.steps, columns
+                taken = {name: values[is_there] for name, values in columns.items()}
+                return self.layers.steps[is_there], taken
             rolled = self._rolled.pop(layer, None) or _RollUp(self, layer)
             self._rolled[layer] = rolled  # the last one is the one used last
             if len(self._rolled) > ROLL_UPS:
@@ -189,8 +196,11 @@ class RunState:
         """Revivals so far, in place of those of each step."""
         counted = dict(block)
         for name in CUMULATIVE:
-            total = self._revived.get(name, 0) + np.cumsum(block[name], axis=0)
-            counted[name], self._revived[name] = total, total[-1]
+            # A layer has no row where its optimizer did not step in the round.
+            new = np.nan_to_num(block[name])
+            total = self._revived.get(name, 0) + np.cumsum(new, axis=0)
+            counted[name] = np.where(np.isnan(block[name]), np.nan, total)
+            self._revived[name] = total[-1]
         return counted
 
 

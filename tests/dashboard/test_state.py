@@ -3,7 +3,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch import nn
 
+import dynoscope
 from dynoscope import open_run
 from dynoscope.dashboard import state as state_module
 from dynoscope.dashboard.state import RunState
@@ -119,3 +122,23 @@ def test_damage_is_named(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
     assert "layers/part-00000000.parquet" in state.damage[0]
+
+
+def test_a_layer_whose_optimizer_did_not_step_has_no_gaps(tmp_path: Path) -> None:
+    models = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in models]
+    with dynoscope.watch(models, optimizers, run=tmp_path / "run", quiet=True):
+        for index in range(6):
+            for model, optimizer in zip(models, optimizers, strict=True):
+                if model is models[0] or index % 2:
+                    model(torch.randn(5, 3)).square().sum().backward()
+                    optimizer.step()
+    state = RunState(dynoscope.open_run(tmp_path / "run"))
+    assert state.refresh()
+    for layer, wanted in (("0.0.weight", range(6)), ("1.0.weight", range(1, 6, 2))):
+        steps, columns = state.columns_of(layer)
+        assert steps.tolist() == list(wanted)
+        assert np.isfinite(columns["angular_update"]).all()
+    revived = state.normalization.column("revived")
+    assert np.isfinite(revived[1::2]).all()
+    assert np.isnan(revived[0::2, 1]).all()
