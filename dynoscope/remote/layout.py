@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dynoscope.schema import TABLES
-from dynoscope.schema.folder import BRANCHES, CUT, MANIFEST, current_files
+from dynoscope.schema.folder import BRANCHES, CUT, FILE, MANIFEST, counting_files
 
 __all__ = ["FILES", "about_branches", "in_order", "is_ours", "table_of"]
 
@@ -16,7 +16,7 @@ _BRANCH: Final = rf"{BRANCHES}/\d+/"
 _ABOUT_BRANCH: Final = re.compile(rf"{_BRANCH}({MANIFEST}|{CUT})")
 _TABLE: Final = re.compile(
     rf"(?P<branch>{_BRANCH})?(?P<table>{'|'.join(TABLES)})"
-    r"/(journal|part)-\d{8}\.(arrow|parquet)"
+    rf"/{FILE}"
 )
 
 
@@ -56,8 +56,8 @@ def in_order(names: Iterable[str]) -> list[str]:
             key = (of_run, f"{of_run}{found['table']}/")
             by_folder.setdefault(key, []).append(name.removeprefix(key[1]))
     tables = [
-        folder + file.name
+        folder + file
         for (_, folder), files in sorted(by_folder.items())
-        for file in current_files(files)
+        for file in counting_files(files)
     ]
     return tables + about_branches(names)
