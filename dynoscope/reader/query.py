@@ -44,10 +44,12 @@ def _answer(run: Path, query: str, problems: list[str]) -> pd.DataFrame:
     sources = {table: sources_in(run / table, problems) for table in TABLES}
     try:
         with duckdb.connect() as connection:
+            connection.execute("CREATE SCHEMA journals")
             for table, files in sources.items():
-                journals = f"journals of {table}"
-                connection.register(journals, _journals(table, files, problems))
-                connection.execute(_view(table, journals, files))
+                connection.register("rows", _journals(table, files, problems))
+                connection.execute(f"CREATE TABLE journals.{table} AS FROM rows")
+                connection.unregister("rows")
+                connection.execute(_view(table, files))
             answer = connection.sql(query)
             frame: pd.DataFrame = pd.DataFrame() if answer is None else answer.df()
             return frame
@@ -69,14 +71,14 @@ def _journals(table: str, sources: Sequence[Source], problems: list[str]) -> pa.
     return pa.concat_tables([nothing, *rows])
 
 
-def _view(table: str, journals: str, sources: Sequence[Source]) -> str:
+def _view(table: str, sources: Sequence[Source]) -> str:
     """SQL that makes a view of all rows."""
     files: dict[int, list[str]] = {}
     for source in sources:
         if source.footer is not None:
             path = str(source.folder / source.file.name).replace("'", "''")
             files.setdefault(source.stop, []).append(f"'{path}'")
-    parts = [f'SELECT * FROM "{journals}"'] + [
+    parts = [f"SELECT * FROM journals.{table}"] + [
         f"SELECT * FROM read_parquet([{', '.join(paths)}], union_by_name = true) "
         f"WHERE step < {stop}"
         for stop, paths in files.items()

@@ -113,7 +113,8 @@ def rolled_curve(
     coarse = found[some[0]]
     numel = np.array([*members.values()], float)
     arrays["numel"] = np.broadcast_to(numel, coarse.mean.shape)
-    values = roll_up_columns(arrays)[metric]
+    with np.errstate(all="ignore"):  # infinite norms are measured, too
+        values = roll_up_columns(arrays)[metric]
     kept = thin(coarse.step, values, points)
     kind: Kind = "thinned" if len(kept) < len(values) else "all"
     kind = kind if coarse.width == 1 else "means"

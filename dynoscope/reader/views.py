@@ -58,7 +58,7 @@ class Views(abc.ABC):
     def series(
         self,
         metric: str,
-        layer: str,
+        layer: str | int,
         steps: Range = None,
         points: int = 1000,
         *,
@@ -83,7 +83,7 @@ class Views(abc.ABC):
         """
         metric, window = metric_of(metric, table).name, window_of(steps)
         self._bring(table)
-        if table == "layers":
+        if table == "layers" and isinstance(layer, str):
             members = members_of(layer, self.layer_names) if is_roll_up(layer) else []
             self.check_layers(members or [layer])
             if members:

@@ -46,7 +46,8 @@ __all__ = [
     "superseded_files",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""1: without segments. Whatever is new, an old run is read."""
 MANIFEST: Final = "run.json"
 TEMPORARY: Final = ".tmp"
 """Suffix of a file that is being written; readers pass it over."""

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from dynoscope.errors import DynoscopeError
 from dynoscope.reader import open_run
-from dynoscope.schema import TABLES
+from dynoscope.reader.manifest import read_manifest
+from dynoscope.recorder.manifest import Manifest
+from dynoscope.schema import SCHEMA_VERSION, TABLES
 from dynoscope.sealing.plan import all_due
 from dynoscope.sealing.segment import DamagedError, clear, write_segment
 from dynoscope.sealing.sizes import Sizes
@@ -48,6 +50,7 @@ def compact(run: Path, say: Callable[[str], None] | None = None) -> Compacted:
             "can be done when it has ended"
         )
     before, problems = _census(run), list[str]()
+    _mark(run)
     for table in TABLES:
         folder = run / table
         if folder.is_dir():
@@ -57,6 +60,13 @@ def compact(run: Path, say: Callable[[str], None] | None = None) -> Compacted:
             clear(folder)
     after = _census(run)
     return Compacted((before[0], after[0]), (before[1], after[1]), problems)
+
+
+def _mark(run: Path) -> None:
+    """Tell versions that know no segments that there may be some."""
+    content = read_manifest(run)
+    if content["schema_version"] < SCHEMA_VERSION:
+        Manifest(run, content | {"schema_version": SCHEMA_VERSION}).write()
 
 
 def _compact_table(folder: Path) -> list[str]:

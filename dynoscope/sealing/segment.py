@@ -92,6 +92,7 @@ def cut_segment(folder: Path, file: TableFile, stop: int) -> None:
     """
     rows, starts = _gathered(folder, [file])
     _put(folder, file, rows.filter(pc.less(rows["step"], stop)), starts)
+    clear(folder)
 
 
 def _put(

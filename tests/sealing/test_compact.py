@@ -2,18 +2,19 @@
 
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import dynoscope
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
-from dynoscope.recorder import journal
+from dynoscope.recorder import journal, recorder
 from dynoscope.sealing import compact
+from tests.dashboard.runs import WrittenRun
 from tests.networks import OPTIMIZERS, MixedNet, train
 
 STEPS = 40
@@ -47,6 +48,7 @@ def everything(run: dynoscope.Run) -> dict[str, pd.DataFrame]:
 
 def test_all_is_read_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "PART_ROWS", 20)
+    monkeypatch.setattr(recorder, "BATCH", 4)
     monkeypatch.setattr("dynoscope.session.Sealer", lambda folder: None)
     run = record(tmp_path / "run")
     before, last = everything(run), run.last_step
@@ -68,6 +70,7 @@ def test_a_run_is_sealed_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "PART_ROWS", 20)
+    monkeypatch.setattr(recorder, "BATCH", 4)
     run = record(tmp_path / "run")
     assert [path.name[:7] for path in (run.folder / "layers").iterdir()] == ["segment"]
     assert not run.problems
@@ -80,8 +83,7 @@ def test_a_run_that_was_killed(tmp_path: Path) -> None:
         command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as victim:
         assert victim.stdout is not None
-        end = time.monotonic() + 0.7
-        while victim.stdout.readline() and time.monotonic() < end:
+        while victim.stdout.readline() and not list(folder.glob("scalars/journal*")):
             pass
         victim.kill()
     run = dynoscope.open_run(folder)
@@ -95,6 +97,25 @@ def test_a_run_that_was_killed(tmp_path: Path) -> None:
     for name, frame in before.items():
         pd.testing.assert_frame_equal(after[name], frame, check_exact=True)
     assert {path.suffix for path in (folder / "neurons").iterdir()} == {".parquet"}
+
+
+def test_a_run_of_an_older_version(tmp_path: Path) -> None:
+    written = WrittenRun(tmp_path / "run")
+    for _ in range(3):
+        written.write(5)
+        written.flush()
+    written.manifest.content["schema_version"] = 1
+    written.end()
+    for part in (written.path / "layers").iterdir():
+        rows = pq.read_table(part).drop_columns(["traj_weight_norm", "own_step"])
+        pq.write_table(rows, part)
+    run = dynoscope.open_run(written.path)
+    before = everything(run)
+    assert before["layers"]["traj_weight_norm"].isna().all()
+    compact(written.path)
+    assert run.manifest["schema_version"] == 2
+    for name, frame in everything(run).items():
+        pd.testing.assert_frame_equal(frame, before[name], check_exact=True)
 
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
