@@ -9,8 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dynoscope.schema.folder import SORTED_BY
-
 __all__ = ["EVERYTHING", "Footer", "Window", "footer_of"]
 
 REMEMBERED: Final = 512
@@ -67,6 +65,7 @@ class Footer:
 
     Args:
         path: the file.
+        key: the column that tells curves apart.
 
     Attributes:
         rows: how many it has.
@@ -79,9 +78,9 @@ class Footer:
         pyarrow.ArrowException: it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str) -> None:
         self._path, self._metadata = path, pq.read_metadata(path)
-        self._key = SORTED_BY.get(path.parent.name, "layer")
+        self._key = key
         self.columns = self._metadata.schema.to_arrow_schema().names
         self._groups = [self._group(n) for n in range(self._metadata.num_row_groups)]
         self.rows = sum(group.rows for group in self._groups)
@@ -140,7 +139,7 @@ class Footer:
         )
 
 
-def footer_of(path: Path) -> Footer:
+def footer_of(path: Path, key: str = "layer") -> Footer:
     """The footer of a file, read once as long as the file is the same.
 
     Raises:
@@ -149,9 +148,10 @@ def footer_of(path: Path) -> Footer:
         pyarrow.ArrowException: it is damaged.
     """
     status = path.stat()
-    return _remembered(path, status.st_mtime_ns, status.st_size, status.st_ino)
+    stamp = status.st_mtime_ns, status.st_size, status.st_ino
+    return _remembered(path, key, *stamp)
 
 
 @functools.lru_cache(REMEMBERED)
-def _remembered(path: Path, *stamp: int) -> Footer:
-    return Footer(path)
+def _remembered(path: Path, key: str, *stamp: int) -> Footer:
+    return Footer(path, key)

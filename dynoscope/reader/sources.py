@@ -13,10 +13,10 @@ from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.reader.files import UNREADABLE, damage, read_file
 from dynoscope.reader.footers import EVERYTHING, Footer, Window, footer_of
 from dynoscope.schema.folder import (
+    LEVELS,
     SORTED_BY,
     TableFile,
     current_files,
-    current_levels,
 )
 
 __all__ = ["Source", "numbers", "retried", "sources_in"]
@@ -102,16 +102,19 @@ def sources_in(folder: Path, problems: list[str]) -> list[Source]:
         FileNotFoundError: one has just been replaced.
     """
     listed = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    levels, found = current_levels(listed), []
+    beside = folder.parent / LEVELS
+    levels = {path.name for path in beside.glob(f"{folder.name}-*")}
+    key, found = SORTED_BY.get(folder.name, "layer"), []
     cut = pending_cut(folder.parent, branches_of(folder.parent))
     for file in current_files(listed):
         is_cut = file.number < cut.ends.get(folder.name, 0)
-        coarse = None if is_cut else levels.get(file.name)
+        coarse = file.levels(folder.name)
+        has_levels = file.is_segment and coarse in levels and not is_cut
         stop = cut.step if is_cut else EVERYTHING.stop
         try:
-            footer = footer_of(folder / file.name) if file.is_part else None
-            beside = footer_of(folder / coarse) if coarse is not None else None
-            found.append(Source(folder, file, footer, beside, stop))
+            footer = footer_of(folder / file.name, key) if file.is_part else None
+            of_levels = footer_of(beside / coarse, key) if has_levels else None
+            found.append(Source(folder, file, footer, of_levels, stop))
         except FileNotFoundError:
             raise
         except UNREADABLE as error:

@@ -5,7 +5,7 @@
     layers/part-00000002.parquet      the rows of journal 2, once it was full
     branches/001/                     rows that a resumed training superseded, a run
     layers/segment-00000000-00000001.parquet    the rows of parts 0 and 1, sorted
-    layers/levels-00000000-00000001.parquet     the same, in buckets of many steps
+    levels/layers-00000000-00000001.parquet     the same, in buckets of many steps
 
 A table's files are numbered. Part n holds all rows of journal n and counts from
 the moment it bears its name; journal n is removed after that, and ignored while
@@ -16,7 +16,8 @@ The rows of a segment are sorted by the column that tells curves apart (`SORTED_
 and by step. Its column `row` gives their order of writing; its metadata says with
 which row each of the files begins that it is made of.
 
-Levels belong to the segment of the same numbers. They may be missing.
+Levels belong to the segment of the same numbers, and count as long as it does. They
+may be missing.
 """
 
 import re
@@ -27,6 +28,8 @@ __all__ = [
     "BRANCHES",
     "CUT",
     "FILE",
+    "LEVELS",
+    "LEVELS_FILE",
     "MANIFEST",
     "ROW",
     "SCHEMA_VERSION",
@@ -36,14 +39,13 @@ __all__ = [
     "TableFile",
     "branch_name",
     "branch_names",
-    "counting_files",
     "current_files",
-    "current_levels",
     "journal_name",
     "levels_name",
     "part_name",
     "segment_name",
     "superseded_files",
+    "superseded_levels",
 ]
 
 SCHEMA_VERSION: Final = 2
@@ -64,12 +66,16 @@ STARTS: Final = b"starts"
 """Metadata of a segment, as JSON: the place of the first row of each file that it
 covers, and the number of all rows."""
 
+LEVELS: Final = "levels"
+"""Folder of a run that holds the levels of all tables."""
+
 FILE: Final = (
-    r"(?P<kind>journal|part|segment|levels)-(?P<first>\d{8})(?:-(?P<last>\d{8}))?"
+    r"(?P<kind>journal|part|segment)-(?P<first>\d{8})(?:-(?P<last>\d{8}))?"
     r"\.(?:arrow|parquet)"
 )
 """What the name of a table's file looks like: a regular expression."""
-_PATTERN: Final = re.compile(FILE)
+LEVELS_FILE: Final = r"(?P<of>\w+)-\d{8}-\d{8}\.parquet"
+"""The same of levels."""
 _RANK: Final = {"segment": 0, "part": 1, "journal": 2}
 
 
@@ -93,10 +99,9 @@ class TableFile(NamedTuple):
         """Whether its rows are sorted, and may have levels beside them."""
         return self.name.startswith("segment")
 
-    @property
-    def levels(self) -> str:
-        """File name of the levels beside a segment."""
-        return levels_name(self.number, self.last)
+    def levels(self, table: str) -> str:
+        """File name of the levels that belong to a segment of a table."""
+        return levels_name(table, self.number, self.last)
 
 
 def part_name(number: int) -> str:
@@ -114,9 +119,9 @@ def segment_name(first: int, last: int) -> str:
     return f"segment-{first:08}-{last:08}.parquet"
 
 
-def levels_name(first: int, last: int) -> str:
-    """File name of the levels beside that segment."""
-    return f"levels-{first:08}-{last:08}.parquet"
+def levels_name(table: str, first: int, last: int) -> str:
+    """File name of the levels that belong to that segment."""
+    return f"{table}-{first:08}-{last:08}.parquet"
 
 
 def current_files(names: Iterable[str]) -> list[TableFile]:
@@ -124,7 +129,7 @@ def current_files(names: Iterable[str]) -> list[TableFile]:
 
     >>> [file.name for file in current_files([
     ...     "part-00000000.parquet", "journal-00000000.arrow", "part-00000001.parquet",
-    ...     "segment-00000001-00000002.parquet", "levels-00000001-00000002.parquet",
+    ...     "segment-00000001-00000002.parquet",
     ... ])]
     ['part-00000000.parquet', 'segment-00000001-00000002.parquet']
     """
@@ -137,30 +142,21 @@ def current_files(names: Iterable[str]) -> list[TableFile]:
     return current
 
 
-def current_levels(names: Iterable[str]) -> dict[str, str]:
-    """The levels of a table that count, by the name of their segment."""
-    there = set(names)
-    files = current_files(there)
-    return {f.name: f.levels for f in files if f.is_segment and f.levels in there}
-
-
 def superseded_files(names: Iterable[str]) -> list[str]:
-    """Files of a table that do not count any more, levels included."""
+    """Files of a table that do not count any more."""
     there = set(names)
-    gone = there - set(counting_files(there))
-    return sorted(name for name in gone if _PATTERN.fullmatch(name))
+    gone = there - {file.name for file in current_files(there)}
+    return sorted(name for name in gone if _parsed(name) is not None)
 
 
-def counting_files(names: Iterable[str]) -> list[str]:
-    """Names of the files of a table that count, levels before their segment.
-
-    In this order they may be copied: whoever reads what is copied so far sees every
-    row once, and none before an earlier one.
-    """
-    there = set(names)
-    levels = current_levels(there)
-    files = (file.name for file in current_files(there))
-    return [n for file in files for n in (levels.get(file), file) if n is not None]
+def superseded_levels(
+    table: str, names: Iterable[str], files: Iterable[TableFile]
+) -> list[str]:
+    """Levels of a table that do not count any more, given the files that do."""
+    counting = {file.levels(table) for file in files if file.is_segment}
+    found = ((name, re.fullmatch(LEVELS_FILE, name)) for name in names)
+    mine = {name for name, match in found if match and match["of"] == table}
+    return sorted(mine - counting)
 
 
 def branch_name(number: int) -> str:
@@ -178,8 +174,8 @@ def branch_names(names: Iterable[str]) -> list[str]:
 
 
 def _parsed(name: str) -> TableFile | None:
-    match = _PATTERN.fullmatch(name)
-    if match is None or match["kind"] == "levels":
+    match = re.fullmatch(FILE, name)
+    if match is None:
         return None
     first, last = int(match["first"]), int(match["last"] or match["first"])
     return TableFile(first, match["kind"] != "journal", name, last)

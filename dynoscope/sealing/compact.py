@@ -9,6 +9,7 @@ from dynoscope.reader import open_run
 from dynoscope.reader.manifest import read_manifest
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.schema import SCHEMA_VERSION, TABLES
+from dynoscope.schema.folder import LEVELS
 from dynoscope.sealing.plan import all_due
 from dynoscope.sealing.segment import DamagedError, clear, write_segment
 from dynoscope.sealing.sizes import Sizes
@@ -84,5 +85,6 @@ def _compact_table(folder: Path) -> list[str]:
 
 def _census(run: Path) -> tuple[int, int]:
     """Number and bytes of the files of all tables."""
-    paths = [path for table in TABLES for path in (run / table).glob("*")]
+    folders = [*TABLES, LEVELS]
+    paths = [path for folder in folders for path in (run / folder).glob("*")]
     return len(paths), sum(path.stat().st_size for path in paths)

@@ -22,13 +22,16 @@ import pyarrow.parquet as pq
 from dynoscope.errors import DynoscopeError
 from dynoscope.reader.files import read_placed
 from dynoscope.schema.folder import (
+    LEVELS,
     ROW,
     SORTED_BY,
     STARTS,
     TEMPORARY,
     TableFile,
+    current_files,
     segment_name,
     superseded_files,
+    superseded_levels,
 )
 from dynoscope.schema.levels import BUCKETED
 from dynoscope.sealing.coarse import coarse_rows
@@ -104,11 +107,13 @@ def _put(
 ) -> None:
     """Write a segment, its levels first, which count from when it does."""
     table, key = folder.name, SORTED_BY.get(folder.name, "layer")
+    levels = folder.parent / LEVELS / file.levels(table)
     coarse = coarse_rows(table, rows) if table in BUCKETED else None
     if coarse is not None:
-        _write(folder / file.levels, coarse, ["level", key], check)
+        levels.parent.mkdir(exist_ok=True)
+        _write(levels, coarse, ["level", key], check)
     else:
-        (folder / file.levels).unlink(missing_ok=True)
+        levels.unlink(missing_ok=True)
     metadata = {**(rows.schema.metadata or {}), STARTS: json.dumps(starts)}
     rows = rows.replace_schema_metadata(metadata)
     _write(folder / segment_name(file.number, file.last), rows, [key], check)
@@ -116,11 +121,16 @@ def _put(
 
 def clear(folder: Path) -> None:
     """Remove what a segment has superseded, and half-written segments."""
+    levels = folder.parent / LEVELS
     names = [path.name for path in folder.iterdir()]
-    drafts = [n for n in names if n.startswith(("segment", "levels"))]
-    unfinished = [name for name in drafts if name.endswith(TEMPORARY)]
-    for name in [*superseded_files(names), *unfinished]:
-        (folder / name).unlink(missing_ok=True)
+    coarse = [path.name for path in levels.glob(f"{folder.name}-*")]
+    gone = [folder / name for name in superseded_files(names)]
+    for name in superseded_levels(folder.name, coarse, current_files(names)):
+        gone.append(levels / name)
+    gone += folder.glob(f"segment-*{TEMPORARY}")
+    gone += levels.glob(f"{folder.name}-*{TEMPORARY}")
+    for path in gone:
+        path.unlink(missing_ok=True)
 
 
 def _gathered(folder: Path, files: Sequence[TableFile]) -> tuple[pa.Table, list[int]]:

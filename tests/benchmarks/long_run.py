@@ -244,7 +244,8 @@ def _compacted(folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "dynoscope.cli", "compact", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    size = sum(path.stat().st_size for path in folder.glob("layers/*"))
+    paths = [*folder.glob("layers/*"), *folder.glob("levels/layers-*")]
+    size = sum(path.stat().st_size for path in paths)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB": peak, "bytes of layers": size}
 
@@ -273,7 +274,6 @@ def main() -> None:
         looks = [
             json.loads(subprocess.check_output([*map(str, command)])) for _ in range(4)
         ]
-    layers = sum(v for k, v in weighed.items() if k.startswith("layers") and "by" in k)
     result = {
         "steps": options.steps,
         "layers": options.layers,
@@ -281,7 +281,7 @@ def main() -> None:
         "rows a second": written.rows / written.seconds,
         "seconds to close": written.closing,
         "CPU microseconds a row": 1e6 * written.cpu / written.rows,
-        "bytes a row": layers / written.rows,
+        "bytes a row": compacting["bytes of layers"] / written.rows,
         "files": weighed,
         "compact": compacting,
         "cold": looks[0],

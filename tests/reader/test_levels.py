@@ -134,7 +134,7 @@ def test_levels_are_read_instead_of_rows(
     run = runs["layers"]["segment"]
     metric = numbers_of("layers")[0]
     exact = overviews(run / "layers", [metric], LAYERS, EVERYTHING, 4)[metric]
-    (path,) = (run / "layers").glob("levels*")
+    (path,) = (run / "levels").glob("layers-*")
     assert footer_of(path).levels[0] in (6, 9)
     monkeypatch.setattr(levels_module, "_reduced", None)  # nobody reduces rows
     again = overviews(run / "layers", [metric], LAYERS, EVERYTHING, 4)[metric]

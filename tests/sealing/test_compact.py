@@ -106,9 +106,9 @@ def test_a_run_of_an_older_version(tmp_path: Path) -> None:
         written.flush()
     written.manifest.content["schema_version"] = 1
     written.end()
-    for part in (written.path / "layers").iterdir():
-        rows = pq.read_table(part).drop_columns(["traj_weight_norm", "own_step"])
-        pq.write_table(rows, part)
+    for table, column in (("layers", "traj_weight_norm"), ("groups", "own_step")):
+        for part in (written.path / table).iterdir():
+            pq.write_table(pq.read_table(part).drop_columns([column]), part)
     run = dynoscope.open_run(written.path)
     before = everything(run)
     assert before["layers"]["traj_weight_norm"].isna().all()

@@ -167,8 +167,11 @@ def test_killed_at_any_operation_no_row_is_lost_or_doubled(
         seal(run / "normalization")  # the next one finishes it, or does it again
         after = content(run, "normalization")
         pd.testing.assert_frame_equal(after, before, check_exact=True)
-        left = sorted(path.name[:6] for path in (run / "normalization").iterdir())
-        assert left == ["levels", "segmen"]
+        left = sorted(path.relative_to(run).as_posix() for path in run.glob("*/*"))
+        assert left == [
+            "levels/normalization-00000000-00000002.parquet",
+            "normalization/segment-00000000-00000002.parquet",
+        ]
     assert deaths >= 10
 
 
@@ -254,3 +257,16 @@ def test_a_segment_can_be_cut(stop: int, tmp_path: Path) -> None:
     seal(tmp_path / "layers")
     seen += cursor.poll()["step"].to_pylist()
     assert seen == [*kept["step"], *[20] * 3, *[21] * 3]
+
+
+def test_a_folder_is_read_by_others_as_it_is(tmp_path: Path) -> None:
+    """By what knows Parquet and nothing of dynoscope."""
+    write(tmp_path, "normalization", [range(9), range(9, 12), [12]], open_=False)
+    before = content(tmp_path, "normalization")
+    seal(tmp_path / "normalization", 0, 2)
+    found = pd.read_parquet(tmp_path / "normalization")[before.columns.tolist()]
+    keys = ["layer", "step"]
+    pd.testing.assert_frame_equal(
+        found.sort_values(keys, ignore_index=True),
+        before.sort_values(keys, ignore_index=True),
+    )
