@@ -5,7 +5,7 @@ import pytest
 
 import dynoscope
 from dynoscope.recorder import journal
-from dynoscope.sealing import compact, plan, sealer
+from dynoscope.sealing import coarse, compact, plan, sealer
 from tests.benchmarks.long_run import opened, sizes, write_run
 
 STEPS, LAYERS = 2000, 30
@@ -19,6 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dynoscope.Run:
         patch.setattr(journal, "PART_ROWS", 4000)
         patch.setattr(sealer, "INTERVAL", 0.01)
         patch.setattr(plan, "FULL", 3 << 20)
+        patch.setattr(coarse, "LEAST", 1000)
         write_run(folder, STEPS, LAYERS)
         compact(folder)
     return dynoscope.open_run(folder)
