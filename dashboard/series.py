@@ -1,9 +1,10 @@
-"""A logged number against the step, in bounded memory; and thinning for a screen."""
+"""A logged number against the step, in bounded memory."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from tsdownsample import NaNMinMaxLTTBDownsampler
+
+from dynoscope.reader import thin
 
 __all__ = ["POINTS", "Series", "thin"]
 
@@ -12,25 +13,6 @@ POINTS: Final = 1000
 
 MOST: Final = 1 << 17
 """Points that a series holds; above, it is thinned to half of that."""
-
-
-def thin(steps: np.ndarray, values: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Indices of the points that keep a curve's look: extremes stay, NaN too.
-
-    Args:
-        steps: ascending, shape (n,).
-        values: shape (n,).
-        points: about how many to keep.
-    """
-    if len(steps) <= points:
-        return np.arange(len(steps))
-    downsampler: Any = NaNMinMaxLTTBDownsampler  # its constructor has no types
-    chosen = downsampler().downsample(
-        np.ascontiguousarray(steps, np.int64),
-        np.ascontiguousarray(values, np.float64),
-        n_out=points,
-    )
-    return np.unique(chosen.astype(np.intp))
 
 
 class Series:

@@ -127,6 +127,39 @@ def push(
 
 
 @app.command()
+def query(
+    run: Run,
+    sql: Annotated[str, typer.Argument(help='"SELECT ... FROM layers"')],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask a run in SQL; its tables are views: layers, neurons, scalars and so on."""
+    from dynoscope.reader import open_run
+
+    with _plain_errors():
+        answer = open_run(run).sql(sql)
+        if json:
+            print(answer.to_json(orient="records"))
+        else:
+            print(answer.to_string(index=False))
+
+
+@app.command()
+def compact(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Make the files of a run few and small: one that was killed, or an old one."""
+    from dynoscope.sealing import compact as seal
+
+    with _plain_errors():
+        done = seal(run)
+        for problem in done.problems:
+            print(f"dynoscope: {problem}; left as it is", file=sys.stderr)
+        files, size = done.files, [count / 1e6 for count in done.size]
+        print(
+            f"dynoscope: {files[0]} files of {size[0]:.1f} MB are now {files[1]} of "
+            f"{size[1]:.1f} MB"
+        )
+
+
+@app.command()
 def demo(
     runs: Annotated[Path, typer.Option(help="Where to write the runs.")] = Path(
         "runs/demo"

@@ -31,6 +31,7 @@ from dynoscope.resume import (
 )
 from dynoscope.schedule import Schedule, as_schedule
 from dynoscope.scope import Scope
+from dynoscope.sealing import Sealer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -220,7 +221,13 @@ def _started(
     """A recorder at work."""
     subject = watcher.watched.subject
     recorder = Recorder(
-        folder, subject, settings, strict=strict, judge=herald, past=past
+        folder,
+        subject,
+        settings,
+        strict=strict,
+        judge=herald,
+        past=past,
+        sealer=Sealer(folder),
     )
     if herald is not None and past is not None:
         herald.know(past.said)

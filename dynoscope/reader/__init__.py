@@ -2,17 +2,23 @@
 
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.find import find_runs
+from dynoscope.reader.levels import Overview
 from dynoscope.reader.run import Run, open_run
+from dynoscope.reader.series import Series
 from dynoscope.reader.shelf import Shelf, shelf
+from dynoscope.reader.thin import thin
 from dynoscope.schema.pivot import Block, pivot
 
 __all__ = [
     "Block",
     "Cursor",
+    "Overview",
     "Run",
+    "Series",
     "Shelf",
     "find_runs",
     "open_run",
     "pivot",
     "shelf",
+    "thin",
 ]

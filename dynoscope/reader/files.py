@@ -1,9 +1,11 @@
 """Read a table's files; name and skip what cannot be read."""
 
 import io
+import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +14,28 @@ import pyarrow.parquet as pq
 
 from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.schema.arrow import arrow_schema
-from dynoscope.schema.folder import TableFile, current_files
+from dynoscope.schema.folder import ROW, STARTS, TableFile, current_files
 
-__all__ = ["Tail", "list_files", "read_part", "read_table", "read_tail", "rows_of"]
+__all__ = [
+    "UNREADABLE",
+    "Tail",
+    "damage",
+    "list_files",
+    "read_file",
+    "read_nothing",
+    "read_part",
+    "read_placed",
+    "read_since",
+    "read_table",
+    "read_tail",
+    "rows_of",
+    "starts_in",
+]
 
-RETRIES = 5
+RETRIES: Final = 5
+UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, KeyError)
+"""What is raised by a damaged Parquet file."""
+_ROW_FIELD: Final = pa.field(ROW, pa.int64(), nullable=False)
 
 
 class Tail(NamedTuple):
@@ -47,6 +66,8 @@ def read_table(
     table: str,
     columns: Sequence[str] | None = None,
     where: pc.Expression | None = None,
+    *,
+    in_order: bool = True,
 ) -> tuple[pa.Table, list[str]]:
     """All rows of a table that can be read, and what could not, by name.
 
@@ -55,6 +76,7 @@ def read_table(
         table: name of the table.
         columns: columns to read, None for all.
         where: which rows to keep.
+        in_order: whether they must be in the order in which they were written.
     """
     for _ in range(RETRIES):
         pieces: list[pa.Table] = []
@@ -64,7 +86,9 @@ def read_table(
         try:
             for file in list_files(run, table):
                 counted = cut.narrow(table, file.number, where)
-                piece, problem = _read_file(run, table, file, columns, counted)
+                piece, problem = read_file(
+                    run / table, file, columns, counted, in_order=in_order
+                )
                 pieces.append(piece)
                 if problem:
                     problems.append(problem)
@@ -72,20 +96,22 @@ def read_table(
             continue  # a journal became a part while we were reading
         if branches_of(run) != branches:
             continue  # rows of some files may have moved, of others not yet
-        return pa.concat_tables(pieces or [_empty(table, columns)]), problems
+        return pa.concat_tables(pieces or [read_nothing(table, columns)]), problems
     raise FileNotFoundError(f"the files of {run / table} keep vanishing")
 
 
-def _read_file(
-    run: Path,
-    table: str,
+def read_file(
+    folder: Path,
     file: TableFile,
-    columns: Sequence[str] | None,
-    where: pc.Expression | None,
+    columns: Sequence[str] | None = None,
+    where: pc.Expression | None = None,
+    *,
+    in_order: bool = True,
 ) -> tuple[pa.Table, str]:
-    path = run / table / file.name
+    """Rows of one file of a table that can be read, and why not all could, or ""."""
+    table, path = folder.name, folder / file.name
     if file.is_part:
-        return read_part(path, table, columns, where)
+        return read_part(path, table, columns, where, in_order=in_order)
     tail = read_tail(path)
     rows = rows_of(tail, table)
     if where is not None:
@@ -98,20 +124,99 @@ def read_part(
     table: str,
     columns: Sequence[str] | None = None,
     where: pc.Expression | None = None,
+    *,
+    in_order: bool = True,
 ) -> tuple[pa.Table, str]:
-    """Rows of a Parquet part; none, and the reason, if it is damaged."""
+    """Rows of a Parquet file; none, and the reason, if it is damaged."""
+    wanted = read_nothing(table, columns).schema
     try:
         there = pq.read_schema(path).names
-        chosen = None
-        if columns is not None:
-            wanted = dict.fromkeys([*columns, "step"])
-            chosen = [name for name in wanted if name in there]
+        in_order = in_order and ROW in there
+        extra = ["step", ROW] if in_order else ["step"]
+        needed = dict.fromkeys([*wanted.names, *extra])
+        chosen = [name for name in needed if name in there]
         rows = pq.read_table(path, columns=chosen, filters=where, partitioning=None)
-        return _completed(rows, _empty(table, columns).schema), ""
+        if in_order:
+            rows = _as_written(rows)
+        return _completed(rows, wanted), ""
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        return _empty(table, columns), _damage(path, error)
+    except UNREADABLE as error:
+        return read_nothing(table, columns), damage(path, error)
+
+
+def read_since(
+    path: Path, table: str, columns: Sequence[str] | None, file: int, row: int
+) -> tuple[list[pa.Table], str]:
+    """New rows of a segment, as the files had them that it was made of.
+
+    Args:
+        path: the segment.
+        table: name of its table.
+        columns: columns to read, None for all.
+        file: which of these files is the first one that has new rows.
+        row: the first row of it that is new.
+
+    Returns:
+        The rows of each of these files; and why there are none, or "".
+    """
+    wanted = read_nothing(table, columns).schema
+    try:
+        starts = starts_in(path)
+        first = starts[file] + row
+        there = pq.read_schema(path).names
+        needed = dict.fromkeys([*wanted.names, "step", ROW])
+        chosen = [name for name in needed if name in there]
+        new = pc.field(ROW) >= first
+        rows = pq.read_table(path, columns=chosen, filters=new, partitioning=None)
+        rows = _as_written(rows)
+        cuts = np.searchsorted(rows[ROW].to_numpy(), [first, *starts[file + 1 :]])
+        rows = _completed(rows, wanted)
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        return [], damage(path, error)
+    return [rows[start:stop] for start, stop in itertools.pairwise(cuts.tolist())], ""
+
+
+def read_placed(folder: Path, file: TableFile) -> tuple[pa.Table, list[int], str]:
+    """All rows of a file, in any order, with a column that says their place.
+
+    Returns:
+        The rows; for each number that the file covers the place at which its rows
+        begin, then how many places there are; and why not all could be read, or "".
+    """
+    path, schema = folder / file.name, arrow_schema(folder.name).append(_ROW_FIELD)
+    try:
+        if file.is_part:
+            # On this thread alone: its priority may be a low one.
+            rows, problem = (
+                pq.read_table(path, partitioning=None, use_threads=False),
+                "",
+            )
+        else:
+            rows, problem = read_file(folder, file)
+        starts = starts_in(path) if file.is_segment else [0, len(rows)]
+        if not file.is_segment:
+            rows = rows.append_column(ROW, pa.array(np.arange(len(rows))))
+        return _completed(rows, schema), starts, problem
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        return schema.empty_table(), [0, 0], damage(path, error)
+
+
+def starts_in(path: Path) -> list[int]:
+    """Of a segment, what `read_placed` says of places."""
+    starts: list[int] = json.loads(pq.read_schema(path).metadata[STARTS])
+    return starts
+
+
+def _as_written(rows: pa.Table) -> pa.Table:
+    places = rows[ROW].to_numpy()
+    if (np.diff(places) > 0).all():
+        return rows
+    return rows.take(pa.array(np.argsort(places)))
 
 
 def read_tail(path: Path, offset: int = 0) -> Tail:
@@ -133,7 +238,7 @@ def read_tail(path: Path, offset: int = 0) -> Tail:
     except EOFError:
         pass  # the mark that the writer closed the stream
     except (pa.ArrowException, OSError, ValueError) as error:
-        return Tail(batches, start + end, _damage(path, error))
+        return Tail(batches, start + end, damage(path, error))
     return Tail(batches, start + end, "")
 
 
@@ -164,12 +269,14 @@ def _read_schema(file: io.BufferedReader) -> pa.Schema | None:
         return None
 
 
-def _empty(table: str, columns: Sequence[str] | None) -> pa.Table:
+def read_nothing(table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """No rows of a table."""
     empty = arrow_schema(table).empty_table()
     return empty.select(columns) if columns is not None else empty
 
 
-def _damage(path: Path, error: Exception) -> str:
+def damage(path: Path, error: Exception) -> str:
+    """What to say of a file that cannot be read to its end."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{_name(path)}: damaged from some point on, the rest skipped ({reason})"
 

@@ -74,6 +74,8 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
         name: the roll-up's name.
         rows: all columns of `layers` for all of its layers.
     """
+    if rows.empty:
+        return rows
     layers = rows["layer"].unique()
     index = rows.set_index(["step", "layer"])
     wide = {

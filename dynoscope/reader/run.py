@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynoscope.errors import DynoscopeError, DynoscopeWarning
+from dynoscope.errors import DynoscopeError
 from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.cuts import branches_of
 from dynoscope.reader.files import read_table
 from dynoscope.reader.manifest import read_manifest
-from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame, roll_ups_of
+from dynoscope.reader.rollup import is_roll_up, members_of, roll_up_frame
 from dynoscope.reader.selection import (
     Names,
     Steps,
@@ -29,6 +28,8 @@ from dynoscope.reader.selection import (
     is_in,
     listed,
 )
+from dynoscope.reader.sources import retried, sources_in
+from dynoscope.reader.views import Views
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import BRANCHES
@@ -37,7 +38,7 @@ from dynoscope.schema.process import is_gone
 __all__ = ["Run", "open_run"]
 
 
-class Run:
+class Run(Views):
     """A run, finished or being written; every call reads it afresh.
 
     Get one from `dynoscope.open_run`.
@@ -110,15 +111,12 @@ class Run:
         return [layer["name"] for layer in self._manifest["layers"]]
 
     @property
-    def roll_ups(self) -> list[str]:
-        """Names under which modules and the whole model can be asked for."""
-        return roll_ups_of(self.layer_names)
-
-    @property
     def last_step(self) -> int | None:
         """Highest step recorded, None if there is none."""
-        steps = self.table("groups", ["step"])["step"]
-        return pc.max(steps).as_py() if len(steps) else None
+        self._bring("groups")
+        folder = self.folder / "groups"
+        ends = retried(folder, lambda: [s.steps() for s in sources_in(folder, [])])
+        return max((last for _, last in filter(None, ends)), default=None)
 
     @property
     def branches(self) -> list["Run"]:
@@ -154,7 +152,7 @@ class Run:
         for name in names:
             if is_roll_up(name):
                 members = members_of(name, self.layer_names)
-                self._check_layers([name] if not members else members)
+                self.check_layers([name] if not members else members)
                 rows = self._rows("layers", None, members, steps)
                 chosen = chosen_columns("layers", metric)
                 frames.append(roll_up_frame(name, rows)[chosen])
@@ -269,18 +267,33 @@ class Run:
         Warns:
             DynoscopeWarning: names each file that is damaged and was skipped.
         """
+        return self._read(name, columns, where)
+
+    def _read(
+        self,
+        name: str,
+        columns: Sequence[str] | None,
+        where: pc.Expression | None,
+        *,
+        as_written: bool = True,
+    ) -> pa.Table:
         if name not in TABLES:
             raise DynoscopeError(f"no table {name!r}; there are: {', '.join(TABLES)}")
         self._bring(name)
-        table, problems = read_table(self.folder, name, columns, where)
-        if problems and self.status != "running":
-            for problem in problems:
-                warnings.warn(f"{self.path}: {problem}", DynoscopeWarning, stacklevel=2)
+        table, problems = read_table(
+            self.folder, name, columns, where, in_order=as_written
+        )
+        self.warn_of(problems)
         return table
 
-    def cursor(self, table: str) -> Cursor:
-        """A cursor over a table, which gives each row once, as it comes."""
-        return Cursor(self.folder, table, self._bring)
+    def cursor(self, table: str, columns: Sequence[str] | None = None) -> Cursor:
+        """A cursor over a table, which gives each row once, as it comes.
+
+        Args:
+            table: name of the table.
+            columns: columns to read, `step` among them; None for all.
+        """
+        return Cursor(self.folder, table, self._bring, columns)
 
     def _bring(self, table: str) -> None:
         """Bring the copy of a remote run's table up to date."""
@@ -297,20 +310,11 @@ class Run:
     ) -> pd.DataFrame:
         known = self.layer_names if known is None else known
         if layer is not None:
-            self._check_layers(listed(layer), known)
+            self.check_layers(listed(layer), known)
         where = both(in_steps(steps), is_in("layer", layer))
-        rows = self._frame(self.table(table, chosen_columns(table, metric), where))
+        columns = chosen_columns(table, metric)
+        rows = self._frame(self._read(table, columns, where, as_written=False))
         return in_order(rows, known if layer is None else listed(layer))
-
-    def _check_layers(
-        self, names: Sequence[str], known: Sequence[str] | None = None
-    ) -> None:
-        for name in names:
-            if name not in (self.layer_names if known is None else known):
-                raise DynoscopeError(
-                    f"{self.path} has no layer {name!r}; it has: "
-                    f"{', '.join([*self.layer_names, *self.roll_ups])}"
-                )
 
     @staticmethod
     def _frame(table: pa.Table) -> pd.DataFrame:

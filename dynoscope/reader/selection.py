@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from dynoscope.errors import DynoscopeError
+from dynoscope.reader.footers import EVERYTHING, Window
 from dynoscope.schema import TABLES
 
 __all__ = [
     "Names",
+    "Range",
     "Steps",
     "both",
     "chosen_columns",
@@ -18,10 +21,12 @@ __all__ = [
     "in_steps",
     "is_in",
     "listed",
+    "window_of",
 ]
 
 Names: TypeAlias = str | Sequence[str] | None
 Steps: TypeAlias = int | slice | range | tuple[int, int] | None
+Range: TypeAlias = slice | range | tuple[int, int] | None
 
 
 def listed(names: str | Sequence[str]) -> list[str]:
@@ -75,3 +80,22 @@ def both(a: pc.Expression | None, b: pc.Expression | None) -> pc.Expression | No
     if a is None or b is None:
         return b if a is None else a
     return a & b
+
+
+def window_of(steps: Range) -> Window:
+    """The steps asked for, from the first to before the last.
+
+    Raises:
+        DynoscopeError: they are not one after the other.
+    """
+    if steps is None:
+        return EVERYTHING
+    if isinstance(steps, tuple):
+        steps = slice(*steps)
+    if steps.step not in (None, 1):
+        raise DynoscopeError(f"{steps} leaves out steps: pass (start, stop)")
+    return Window(
+        None,
+        EVERYTHING.start if steps.start is None else steps.start,
+        EVERYTHING.stop if steps.stop is None else steps.stop,
+    )

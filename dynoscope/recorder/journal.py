@@ -55,7 +55,7 @@ class TableWriter:
         self._rows, self._opened, self._began = 0, 0.0, time.monotonic()
         self._folder.mkdir(exist_ok=True)
         files = current_files(path.name for path in self._folder.iterdir())
-        self._number = files[-1].number + 1 if files else 0
+        self._number = files[-1].last + 1 if files else 0
 
     def append(self, columns: list[pa.Array]) -> None:
         """Add rows: one array per column, in the schema's order."""

@@ -21,6 +21,7 @@ from dynoscope.recorder.judging import Judge
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.past import Past
 from dynoscope.recorder.rowmaker import RowMaker
+from dynoscope.recorder.sealing import Sealing
 from dynoscope.recorder.tables import row_batch
 
 __all__ = ["Recorder"]
@@ -59,6 +60,7 @@ class Recorder:
         strict: raise errors of dynoscope's own instead of going on without it.
         judge: is given all rows, on the writer thread, if there is one.
         past: what the run held, if it is resumed.
+        sealer: merges the files, if there is one.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Recorder:
         strict: bool,
         judge: Judge | None = None,
         past: Past | None = None,
+        sealer: Sealing | None = None,
     ) -> None:
         self._run, self._strict = run, strict
-        self._past = past
+        self._past, self._sealer = past, sealer
         self._home = os.getpid()
         self._manifest = Manifest.create(run, subject, settings)
         if past is not None:
@@ -95,6 +98,8 @@ class Recorder:
             self.note(problem)
         self._manifest.write()
         self._thread.start()
+        if self._sealer is not None:
+            self._sealer.start(self.note)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -240,6 +245,8 @@ class Recorder:
             self._attempt(self._drain)
             self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
+            if self._sealer is not None:
+                self._attempt(self._sealer.finish)
             self._attempt(self._end)
             self._attempt(self._disk.close)
         self._done.set()

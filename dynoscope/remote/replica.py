@@ -12,7 +12,7 @@ from dynoscope.remote.download import download, is_same
 from dynoscope.remote.layout import about_branches, in_order, table_of
 from dynoscope.remote.places import cache_of
 from dynoscope.remote.store import Listed, Store
-from dynoscope.schema.folder import BRANCHES, MANIFEST, TEMPORARY
+from dynoscope.schema.folder import BRANCHES, LEVELS, MANIFEST, TEMPORARY
 
 __all__ = ["Replica"]
 
@@ -103,9 +103,11 @@ class Replica:
             try:
                 for table in sorted(self._tables):
                     names = [n for n in in_order(listed) if table_of(n) == table]
-                    self._bring(f"{table}/*", names, listed)
+                    patterns = [f"{table}/*", f"{LEVELS}/{table}-*"]
+                    self._bring(patterns, names, listed)
                 # Last: by now the tables lack what has moved into a branch.
-                self._bring(f"{BRANCHES}/*/*.json", about_branches(listed), listed)
+                about = about_branches(listed)
+                self._bring([f"{BRANCHES}/*/*.json"], about, listed)
             except FileNotFoundError:
                 continue  # a journal has just become a part
             self._publish(manifest)
@@ -115,13 +117,16 @@ class Replica:
         raise StoreError(f"{self.uri}: its files keep vanishing; is it being replaced?")
 
     def _bring(
-        self, pattern: str, names: Sequence[str], listed: Mapping[str, Listed]
+        self,
+        patterns: Sequence[str],
+        names: Sequence[str],
+        listed: Mapping[str, Listed],
     ) -> None:
         """Fetch what is new, in this order; then remove what is gone."""
         for name in names:
             if not is_same(self.folder / name, listed[name]):
                 download(self._store, name, listed[name], self.folder)
-        for path in self.folder.glob(pattern):
+        for path in [path for each in patterns for path in self.folder.glob(each)]:
             if path.relative_to(self.folder).as_posix() not in names:
                 path.unlink()
                 with contextlib.suppress(OSError):  # there are other files in it

@@ -29,6 +29,7 @@ from dynoscope.schema.folder import (
     branch_name,
     journal_name,
 )
+from dynoscope.sealing import cut_segment
 
 __all__ = ["branch_off", "tidy"]
 
@@ -63,7 +64,7 @@ def branch_off(run: Path, step: int) -> str | None:
             superseded = rows.filter(pc.greater_equal(rows["step"], step))
             write_part(draft / table, file.number, superseded)
     Manifest(draft, _superseded(manifest, draft, step)).write()
-    ends = {table: files[-1].number + 1 for table, files in listed.items() if files}
+    ends = {table: files[-1].last + 1 for table, files in listed.items() if files}
     cut = json.dumps({"step": step, "ends": ends})
     (draft / CUT).write_text(cut, encoding="utf-8")
     draft.rename(run / BRANCHES / name)
@@ -87,12 +88,14 @@ def tidy(run: Path) -> None:
 
 def _cut_file(folder: Path, file: TableFile, step: int) -> None:
     """Leave the rows of a file that come before a step."""
-    if _last_step(folder, file) >= step:
+    if _last_step(folder, file) >= step and file.is_segment:
+        cut_segment(folder, file, step)
+    elif _last_step(folder, file) >= step:
         rows, _ = _rows(folder, file)
         # A part even if no row is left, so that its number is not given again.
         write_part(folder, file.number, rows.filter(pc.less(rows["step"], step)))
         file = file._replace(is_part=True)
-    if file.is_part:
+    if file.is_part and not file.is_segment:
         (folder / journal_name(file.number)).unlink(missing_ok=True)
 
 

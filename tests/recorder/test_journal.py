@@ -14,6 +14,7 @@ from dynoscope.reader.files import read_table
 from dynoscope.recorder import journal
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.tables import scalar_columns
+from dynoscope.schema import SCHEMA_VERSION
 from dynoscope.schema.arrow import arrow_schema
 
 
@@ -96,7 +97,7 @@ def test_parts_are_plain_parquet_with_units(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "scalars")
     assert table.schema.equals(arrow_schema("scalars"))
     assert table.schema.field("wall_time").metadata[b"unit"] == b"s"
-    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
 
 
 def test_a_journal_beside_its_part_is_not_read_again(tmp_path: Path) -> None:

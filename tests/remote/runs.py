@@ -11,6 +11,8 @@ from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.tables import scalar_columns
 from dynoscope.schema.folder import MANIFEST
 from dynoscope.schema.process import Writer
+from dynoscope.sealing.segment import write_segment
+from dynoscope.sealing.sizes import Sizes
 
 
 class Scalars:
@@ -47,6 +49,12 @@ class Scalars:
         """Leave the journal behind, as a killed process does; go on in a new one."""
         self._writer.abandon()
         self._writer = TableWriter(self.folder, "scalars")
+
+    def seal(self, files: int = 3) -> None:
+        """Merge the newest files, as a sealer does at any moment."""
+        settled = Sizes(self.folder / "scalars").settled()[-files:]
+        if len(settled) > 1:
+            write_segment(self.folder / "scalars", [each.file for each in settled])
 
     def save(self, **changes: Any) -> None:
         self.manifest |= {"rows": self.count, **changes}

@@ -83,7 +83,8 @@ def test_any_moment_is_a_good_one_to_look(seed: int, tmp_path: Path) -> None:
     def write() -> None:
         if is_over:
             return
-        getattr(run, luck.choice(["append", "append", "save", "flush", "crash"]))()
+        whats = ["append", "append", "save", "flush", "crash", "seal"]
+        getattr(run, luck.choice(whats))()
 
     def while_sending() -> None:
         eager.look()

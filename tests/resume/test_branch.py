@@ -13,19 +13,24 @@ import pytest
 
 from dynoscope import DynoscopeWarning, Run, open_run
 from dynoscope.reader import Cursor
+from dynoscope.reader.files import list_files
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.tables import scalar_columns
 from dynoscope.resume.branch import branch_off, tidy
 from dynoscope.schema.folder import BRANCHES, CUT
+from dynoscope.sealing.segment import write_segment
 from tests.dashboard.runs import WrittenRun
 
 RECORDED = ("layers", "neurons", "groups", "scalars")
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """30 steps: parts of 0-9 and 10-19 and a journal of 20-29; a number out of turn."""
+@pytest.fixture(params=["parts", "segment"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """30 steps: parts of 0-9 and 10-19 and a journal of 20-29; a number out of turn.
+
+    The parts may have become a segment.
+    """
     run = WrittenRun(tmp_path / "run", norm=False)
     for flush in (True, True, False):
         for _ in range(5):
@@ -39,6 +44,9 @@ def folder(tmp_path: Path) -> Path:
     writer.flush()
     run.manifest.content.update(status="failed", exception="ValueError: no")
     run.manifest.write()
+    if request.param == "segment":
+        for table in RECORDED:
+            write_segment(run.path / table, list_files(run.path, table)[:2])
     return run.path
 
 
@@ -107,10 +115,10 @@ def test_numbers_of_files_are_not_given_again(folder: Path) -> None:
 
 
 def test_files_that_keep_their_rows_are_not_written_anew(folder: Path) -> None:
-    part = folder / "layers" / "part-00000000.parquet"
-    stamp = part.stat()
-    branch_off(folder, 10)
-    assert part.stat() == stamp
+    first = list_files(folder, "layers")[0]
+    stamp = (folder / "layers" / first.name).stat()
+    branch_off(folder, 20 if first.is_segment else 10)
+    assert (folder / "layers" / first.name).stat() == stamp
 
 
 def test_damage_is_passed_on(folder: Path) -> None:

@@ -1,0 +1,152 @@
+"""One curve of a run, thinned for the screen."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dynoscope.measurement import FloatArray
+from dynoscope.reader.footers import Window
+from dynoscope.reader.levels import exponent_for, in_buckets, overviews
+from dynoscope.reader.rollup import roll_up_columns
+from dynoscope.reader.sources import numbers, retried, sources_in
+from dynoscope.reader.thin import thin
+from dynoscope.schema.levels import numbers_of
+
+__all__ = ["Kind", "Series", "curve", "rolled_curve"]
+
+MOST_ROWS: Final = 1 << 23
+"""Rows that are looked at for one curve; where it takes more, a level is read."""
+
+EXTREMES: Final = 8
+"""Buckets that are read for a point of the screen, if a level is read."""
+
+ROLLED_ROWS: Final = 1 << 18
+"""Rows that are rolled up, all columns of them: every one, or else means of buckets."""
+
+AT_ONCE: Final = 8
+"""Columns that are read at once for that, so that it needs little memory."""
+
+Kind: TypeAlias = Literal["all", "thinned", "extremes", "means"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A curve.
+
+    Attributes:
+        step: ascending, shape (points,).
+        value: shape (points,), float64.
+        kind: `all`: every row there is; `thinned`: those rows that keep the look of
+            the curve; `extremes`: the same of the smallest and largest values of
+            buckets, at the bucket's first step; `means`: a roll-up of the means of
+            buckets, see `Run.series`.
+        problems: what could not be read, by file.
+    """
+
+    step: IntArray
+    value: FloatArray
+    kind: Kind
+    problems: list[str]
+
+
+def curve(folder: Path, metric: str, name: Any, window: Window, points: int) -> Series:
+    """A column of a table for one layer, name or group.
+
+    Args:
+        folder: the table's folder.
+        metric: the column.
+        name: the layer.
+        window: which steps.
+        points: about how many points at most.
+    """
+    window = window._replace(curves=[name])
+    problems: list[str] = []
+
+    def look() -> tuple[IntArray, FloatArray] | None:
+        problems.clear()
+        return _rows(folder, metric, window, problems)
+
+    found = retried(folder, look)
+    if found is None:
+        return _extremes(folder, metric, name, window, points)
+    steps, values = found
+    kept = thin(steps, values, points)
+    kind: Kind = "all" if len(kept) == len(steps) else "thinned"
+    return Series(steps[kept], values[kept], kind, problems)
+
+
+def rolled_curve(
+    folder: Path,
+    metric: str,
+    members: Mapping[str, int],
+    window: Window,
+    points: int,
+) -> Series:
+    """A column of `layers` for a module, rolled up.
+
+    Args:
+        folder: the folder of `layers`.
+        metric: the column.
+        members: the module's layers, and how many elements each has.
+        window: which steps.
+        points: about how many points at most.
+    """
+    near = window._replace(curves=list(members))
+    sources = retried(folder, lambda: sources_in(folder, []))
+    ends = [ends for source in sources if (ends := source.steps()) is not None]
+    # What is recorded from now on would be in some of the columns only.
+    last = max((last for _, last in ends), default=0)
+    window = window._replace(stop=min(window.stop, last + 1))
+    is_short = sum(source.rows_near(near) for source in sources) <= ROLLED_ROWS
+    exponent = 0 if is_short else exponent_for(folder, near, points, ROLLED_ROWS)
+    names, arrays = numbers_of("layers"), dict[str, FloatArray]()
+    for start in range(0, len(names), AT_ONCE):
+        some = names[start : start + AT_ONCE]
+        found = in_buckets(folder, some, list(members), window, exponent)
+        arrays |= {name: coarse.mean for name, coarse in found.items()}
+    coarse = found[some[0]]
+    numel = np.array([*members.values()], float)
+    arrays["numel"] = np.broadcast_to(numel, coarse.mean.shape)
+    with np.errstate(all="ignore"):  # infinite norms are measured, too
+        values = roll_up_columns(arrays)[metric]
+    kept = thin(coarse.step, values, points)
+    kind: Kind = "thinned" if len(kept) < len(values) else "all"
+    kind = kind if coarse.width == 1 else "means"
+    return Series(coarse.step[kept], values[kept], kind, coarse.problems)
+
+
+def _rows(
+    folder: Path, metric: str, window: Window, problems: list[str]
+) -> tuple[IntArray, FloatArray] | None:
+    """All rows of the curve; None if they are too many to look at."""
+    sources = sources_in(folder, problems)
+    if sum(source.rows_near(window) for source in sources) > MOST_ROWS:
+        return None
+    pieces = [source.read(["step", metric], window, problems) for source in sources]
+    steps = [np.empty(0, np.int64), *(rows["step"].to_numpy() for rows in pieces)]
+    values = [np.empty(0), *(numbers(rows, metric) for rows in pieces)]
+    return _in_order(np.concatenate(steps), np.concatenate(values))
+
+
+def _extremes(
+    folder: Path, metric: str, name: Any, window: Window, points: int
+) -> Series:
+    coarse = overviews(folder, [metric], [name], window, EXTREMES * points)[metric]
+    steps = np.repeat(coarse.step, 2)
+    values = np.stack([coarse.min[:, 0], coarse.max[:, 0]], axis=1).reshape(-1)
+    kept = thin(steps, values, points)
+    return Series(steps[kept], values[kept], "extremes", coarse.problems)
+
+
+def _in_order(steps: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Rows by step; those of one step stay in their order."""
+    if (np.diff(steps) >= 0).all():
+        return steps, values
+    order = np.argsort(steps, kind="stable")
+    return steps[order], values[order]
