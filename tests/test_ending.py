@@ -150,3 +150,17 @@ def test_a_closed_output_is_no_error(
     with dynoscope.watch(model, optimizer, run=tmp_path / "run"):
         step(model, optimizer)
     assert dynoscope.open_run(tmp_path / "run").status == "finished"
+
+
+def test_a_scope_of_before_does_not_touch_the_run_that_goes_on(tmp_path: Path) -> None:
+    model, optimizer = fresh()
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run") as before:
+        step(model, optimizer)
+    with dynoscope.watch(model, optimizer, run=tmp_path / "run", resume=True):
+        step(model, optimizer)
+        before.log(loss=1.0)
+        assert dynoscope.open_run(tmp_path / "run").status == "running"
+        step(model, optimizer)
+    run = dynoscope.open_run(tmp_path / "run")
+    assert run.last_step == 2
+    assert len(run.manifest["resumed"]) == 1

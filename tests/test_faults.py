@@ -67,7 +67,7 @@ in_hooks: list[Stage] = [
     (Adapter, "second_moment"),
     (follower, "capture"),
     (Recorder, "put"),
-    (watcher, "notify_first"),
+    (watcher, "notifying"),
     (watcher, "measurement_of"),
 ]
 

@@ -22,6 +22,9 @@ from dynoscope.schema.process import Writer
 
 __all__ = ["Manifest", "plain"]
 
+_IDENTITY = ("writer", "created", "resumed")
+"""What tells the manifest of one watch from that of another in the same folder."""
+
 
 class Manifest:
     """The manifest of a run that is being written.
@@ -136,10 +139,10 @@ class Manifest:
             return False
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            identity = [found[key] for key in ("writer", "created")]
+            identity = [found[key] for key in _IDENTITY]
         except (ValueError, KeyError, TypeError):
             return False  # somebody is editing it; the next `write` mends it
-        if identity != [self.content[key] for key in ("writer", "created")]:
+        if identity != [self.content[key] for key in _IDENTITY]:
             return True
         self._mark = mark
         return False
