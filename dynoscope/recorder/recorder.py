@@ -98,8 +98,6 @@ class Recorder:
             self.note(problem)
         self._manifest.write()
         self._thread.start()
-        if self._sealer is not None:
-            self._sealer.start(self.note)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -245,8 +243,7 @@ class Recorder:
             self._attempt(self._drain)
             self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
-            if self._sealer is not None:
-                self._attempt(self._sealer.finish)
+            self._attempt(self._seal)
             self._attempt(self._end)
             self._attempt(self._disk.close)
         self._done.set()
@@ -280,6 +277,12 @@ class Recorder:
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + HEARTBEAT
             self._disk.beat()
+            if self._sealer is not None:
+                self._sealer.look(self.note)
+
+    def _seal(self) -> None:
+        if self._sealer is not None:
+            self._sealer.finish(self.note)
 
     def _end(self) -> None:
         """Say in the manifest how the run ended."""

@@ -9,8 +9,8 @@ __all__ = ["Sealing"]
 class Sealing(Protocol):
     """Merges a run's files as they become many; see `dynoscope.sealing`."""
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Begin; `say` is told what goes wrong."""
+    def look(self, say: Callable[[str], None]) -> None:
+        """Begin to merge what is due, if anything is; `say` is told what goes wrong."""
 
-    def finish(self) -> None:
+    def finish(self, say: Callable[[str], None]) -> None:
         """The run is written: seal the rest, within a few seconds."""

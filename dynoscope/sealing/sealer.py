@@ -16,27 +16,27 @@ from dynoscope.sealing.sizes import Sizes
 
 __all__ = ["Sealer"]
 
-INTERVAL: Final = 5.0
-"""Seconds between looks at the folder."""
-
+PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 600.0
-"""The same at most, after errors."""
+"""Seconds after which it is tried again, after errors: twice as long after each."""
 
 SECONDS: Final = 3.0
 """How long the end of a run may take to seal what is left."""
 
 RATE: Final = 32e6
-"""Bytes a second that are sealed at least, before compression, as a first guess."""
+"""Bytes a second, before compression, that are sealed at least, as a rule."""
 
 NICE: Final = 10
 """How much the thread stands back (Linux)."""
+
+Say = Callable[[str], None]
 
 
 class Sealer:
     """Merges the files of a run as they become many.
 
-    It needs no word from the writer, and the writer never waits for it: it works on
-    files that are finished, and only on what lies in the folder.
+    It works on files that are finished, and learns all from what lies in the folder:
+    whoever writes there never waits for it.
 
     Args:
         run: the run's folder.
@@ -45,49 +45,55 @@ class Sealer:
     def __init__(self, run: Path) -> None:
         self._run = run
         self._sizes = {table: Sizes(run / table) for table in TABLES}
-        self._say: Callable[[str], None] = print
-        self._stop, self._cancel = threading.Event(), threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, name=f"dynoscope-sealer-{run.name}", daemon=True
-        )
+        self._cancelled = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pause, self._retry_at = PAUSE, 0.0
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Begin.
+    def look(self, say: Say) -> None:
+        """Merge what is due, if anything is, on a thread of its own.
 
         Args:
-            say: is told what goes wrong, from the sealer's thread.
+            say: is told what goes wrong, from that thread.
         """
-        self._say = say
-        self._thread.start()
+        is_busy = self._thread is not None and self._thread.is_alive()
+        if is_busy or time.monotonic() < self._retry_at:
+            return
+        if any(due(self._settled(table)) for table in TABLES):
+            name = f"dynoscope-sealer-{self._run.name}"
+            self._thread = threading.Thread(
+                target=self._work, args=(say,), name=name, daemon=True
+            )
+            self._thread.start()
 
-    def finish(self, seconds: float = SECONDS) -> None:
+    def finish(self, say: Say, seconds: float = SECONDS) -> None:
         """Seal what is left as far as there is time; `compact` does the rest."""
         deadline = time.monotonic() + seconds
-        self._stop.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(seconds)
-            self._cancel.set()
+            self._cancelled.set()
             self._thread.join()
-        self._cancel.clear()
+            self._cancelled.clear()
         for table in sorted(TABLES, key=self._bytes_left):
             while files := self._affordable(table, deadline - time.monotonic()):
-                if not self._merge(table, files):
+                if not self._merge(table, files, say):
                     break
 
-    def once(self) -> bool:
+    def merge(self, say: Say) -> bool:
         """Merge what is due; whether all went well."""
         for table in TABLES:
-            while not self._stop.is_set() and (files := due(self._settled(table))):
-                if not self._merge(table, files):
+            while files := due(self._settled(table)):
+                if not self._merge(table, files, say):
                     return False
         return True
 
-    def _work(self) -> None:
+    def _work(self, say: Say) -> None:
         with contextlib.suppress(AttributeError, OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        pause = INTERVAL
-        while not self._stop.wait(pause):
-            pause = INTERVAL if self.once() else min(2 * pause, LONGEST_PAUSE)
+        if self.merge(say):
+            self._pause = PAUSE
+        else:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _settled(self, table: str) -> Sequence[Sized]:
         with contextlib.suppress(FileNotFoundError):  # just replaced: the next look
@@ -106,16 +112,16 @@ class Sealer:
     def _bytes_left(self, table: str) -> int:
         return sum(each.size or 0 for each in self._settled(table))
 
-    def _merge(self, table: str, files: Sequence[TableFile]) -> bool:
+    def _merge(self, table: str, files: Sequence[TableFile], say: Say) -> bool:
         try:
             write_segment(self._run / table, files, self._check)
         except (FileNotFoundError, CancelledError):
             return False  # the folder has changed, or the run is over
         except DamagedError as error:
             self._sizes[table].leave(error.file)
-            self._say(f"{error}; it is left as it is")
+            say(f"{error}; it is left as it is")
         except Exception as error:
-            self._say(
+            say(
                 f"files of {table!r} cannot be merged for now; they are read as they "
                 f"are ({type(error).__name__}: {error})"
             )
@@ -123,5 +129,5 @@ class Sealer:
         return True
 
     def _check(self) -> None:
-        if self._cancel.is_set():
+        if self._cancelled.is_set():
             raise CancelledError

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import dynoscope
-from dynoscope.recorder import journal
-from dynoscope.sealing import coarse, compact, plan, sealer
+from dynoscope.recorder import journal, recorder
+from dynoscope.sealing import coarse, compact, plan
 from tests.benchmarks.long_run import opened, sizes, write_run
 
 STEPS, LAYERS = 2000, 30
@@ -17,7 +17,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dynoscope.Run:
     folder = tmp_path_factory.mktemp("long") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "PART_ROWS", 4000)
-        patch.setattr(sealer, "INTERVAL", 0.01)
+        patch.setattr(recorder, "HEARTBEAT", 0.01)
         patch.setattr(plan, "FULL", 3 << 20)
         patch.setattr(coarse, "LEAST", 1000)
         write_run(folder, STEPS, LAYERS)
