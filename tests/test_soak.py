@@ -41,7 +41,7 @@ def test_nothing_piles_up(tmp_path: Path) -> None:
     assert rss[1] - rss[0] <= 5.0
     assert blocks[1] - blocks[0] <= 4_000  # one for each ten steps would be a leak
     assert max(look["handles"] for look in late) <= looks[0]["handles"] + 2
-    assert len({look["threads"] for look in looks}) == 1
+    assert {look["threads"] for look in looks} <= {2, 3}  # one more while sealing
     assert max(look["files"] for look in looks) < 80
     assert {look["problems"] for look in looks} == {0}
     rows = dynoscope.open_run(run).layers("update_norm", "0.weight")
