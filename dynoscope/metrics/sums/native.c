@@ -320,7 +320,16 @@ static void keep_channels(const Layer *layer, const Input *weight, const Input *
   }
 }
 
-/* Sums of what is there before the step; keeps the weights, if they are not the kept.
+/* Adds some of a chunk's sums to those of its layer, which its first chunk begins. */
+static void gather(const int *which, int count, const double *chunk, int first,
+                   double *sums, int64_t width) {
+  for (int i = 0; i < count; i++) {
+    double *sum = sums + which[i] * width;
+    *sum = first ? chunk[which[i]] : *sum + chunk[which[i]];
+  }
+}
+
+/* Sums of what is there before the step; keeps the weights, unless they are the kept.
  *
  * partial: SUMS doubles for each chunk. The chunks of a layer follow each other. */
 void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
@@ -339,12 +348,10 @@ void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
   static const int taken[] = {WEIGHT_GRAD, GRAD_SQ, GRAD_ABS, MOMENTUM_SQ,
                               MOMENTUM_GRAD, OUTSIDE, AT_EDGE};
   for (int64_t c = 0; c < chunks; c++) {
-    int64_t k = chunk[c].layer, first = c == 0 || chunk[c - 1].layer != k;
+    int64_t k = chunk[c].layer;
+    int first = c == 0 || chunk[c - 1].layer != k;
     double *out = partial + c * SUMS, *sums = all->sums + k;
-    for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) {
-      double *sum = sums + taken[i] * all->layers;
-      *sum = first ? out[taken[i]] : *sum + out[taken[i]];
-    }
+    gather(taken, 7, out, first, sums, all->layers);
     double *most = sums + WEIGHT_MAX * all->layers;
     /* written so that a NaN stays */
     if (first || !(out[WEIGHT_MAX] <= *most)) {
@@ -374,16 +381,10 @@ void dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
     int first = c == 0 || chunk[c - 1].layer != k;
     int last = c == chunks - 1 || chunk[c + 1].layer != k;
     double *out = partial + c * SUMS, *sums = all->sums + k;
-    for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) {
-      double *sum = sums + taken[i] * width;
-      *sum = first ? out[taken[i]] : *sum + out[taken[i]];
-    }
+    gather(taken, 4, out, first, sums, width);
     if (layers[k].row_length) continue; /* its rows are its units */
     static const int unit[] = {WEIGHT_SQ, WEIGHT_UPDATE, TURN_SQ};
-    for (int i = 0; i < 3; i++) {
-      double *sum = sums + unit[i] * width;
-      *sum = first ? out[unit[i]] : *sum + out[unit[i]];
-    }
+    gather(unit, 3, out, first, sums, width);
     if (last)
       sums[TURN_SQ * width] = turn_of(sums[WEIGHT_SQ * width],
                                       sums[WEIGHT_UPDATE * width], sums[TURN_SQ * width]);

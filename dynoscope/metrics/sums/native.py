@@ -1,7 +1,7 @@
 """Layers on the CPU, all at once, by a kernel in C that is compiled when first needed.
 
 Where there is no C compiler, or it fails, `available` is False and the same sums are
-taken by torch's own operations, in some five times the time.
+taken by torch's own operations, in two to four times the time.
 """
 
 import ctypes
