@@ -159,10 +159,10 @@ def write_run(folder: Path, steps: int, layers: int) -> Written:
     for measurement in measurements(watched, steps):
         while not recorder.has_room():
             time.sleep(1e-3)
-        recorder.put(measurement)
         loss = _giving(2 + math.exp(-measurement.step / 1e4))
         entry = ScalarEntry(measurement.step, measurement.wall_time, "loss", loss)
-        recorder.log(entry)
+        recorder.log(entry)  # first: a full queue refuses it
+        recorder.put(measurement)
     written = time.perf_counter()
     recorder.close(None, 0)
     end = time.perf_counter()
