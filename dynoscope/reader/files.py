@@ -19,12 +19,12 @@ from dynoscope.schema.folder import ROW, STARTS, TableFile, current_files
 __all__ = [
     "UNREADABLE",
     "Tail",
+    "completed",
     "damage",
     "list_files",
     "read_file",
     "read_nothing",
     "read_part",
-    "read_placed",
     "read_since",
     "read_table",
     "read_tail",
@@ -35,7 +35,6 @@ __all__ = [
 RETRIES: Final = 5
 UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, KeyError)
 """What is raised by a damaged Parquet file."""
-_ROW_FIELD: Final = pa.field(ROW, pa.int64(), nullable=False)
 
 
 class Tail(NamedTuple):
@@ -138,7 +137,7 @@ def read_part(
         rows = pq.read_table(path, columns=chosen, filters=where, partitioning=None)
         if in_order:
             rows = _as_written(rows)
-        return _completed(rows, wanted), ""
+        return completed(rows, wanted), ""
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
@@ -171,7 +170,7 @@ def read_since(
         rows = pq.read_table(path, columns=chosen, filters=new, partitioning=None)
         rows = _as_written(rows)
         cuts = np.searchsorted(rows[ROW].to_numpy(), [first, *starts[file + 1 :]])
-        rows = _completed(rows, wanted)
+        rows = completed(rows, wanted)
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
@@ -179,35 +178,11 @@ def read_since(
     return [rows[start:stop] for start, stop in itertools.pairwise(cuts.tolist())], ""
 
 
-def read_placed(folder: Path, file: TableFile) -> tuple[pa.Table, list[int], str]:
-    """All rows of a file, in any order, with a column that says their place.
-
-    Returns:
-        The rows; for each number that the file covers the place at which its rows
-        begin, then how many places there are; and why not all could be read, or "".
-    """
-    path, schema = folder / file.name, arrow_schema(folder.name).append(_ROW_FIELD)
-    try:
-        if file.is_part:
-            # On this thread alone: its priority may be a low one.
-            rows, problem = (
-                pq.read_table(path, partitioning=None, use_threads=False),
-                "",
-            )
-        else:
-            rows, problem = read_file(folder, file)
-        starts = starts_in(path) if file.is_segment else [0, len(rows)]
-        if not file.is_segment:
-            rows = rows.append_column(ROW, pa.array(np.arange(len(rows))))
-        return _completed(rows, schema), starts, problem
-    except FileNotFoundError:
-        raise
-    except UNREADABLE as error:
-        return schema.empty_table(), [0, 0], damage(path, error)
-
-
 def starts_in(path: Path) -> list[int]:
-    """Of a segment, what `read_placed` says of places."""
+    """For each file that a segment covers, the place at which its rows begin.
+
+    After them comes how many places there are.
+    """
     starts: list[int] = json.loads(pq.read_schema(path).metadata[STARTS])
     return starts
 
@@ -247,10 +222,10 @@ def rows_of(tail: Tail, table: str) -> pa.Table:
     schema = arrow_schema(table)
     if not tail.batches:
         return schema.empty_table()
-    return _completed(pa.Table.from_batches(tail.batches), schema)
+    return completed(pa.Table.from_batches(tail.batches), schema)
 
 
-def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows in a schema; a column that an older dynoscope did not write is NaN."""
     if "own_step" in schema.names and "own_step" not in rows.column_names:
         rows = rows.append_column("own_step", rows["step"])  # of one optimizer

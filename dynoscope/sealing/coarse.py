@@ -43,7 +43,8 @@ def coarse_rows(table: str, rows: pa.Table) -> pa.Table | None:
         columns["level"].append(np.full(len(starts), exponent))
         columns["count"].append(counts)
         for name in (SORTED_BY.get(table, "layer"), "step"):
-            columns[name].append(rows[name].take(first).combine_chunks())
+            column = rows[name].take(first).combine_chunks()
+            columns[name].append(column.cast(levels_schema(table).field(name).type))
     for name in numbers_of(table):
         for found in _climb(rows[name].to_numpy(), ladder):
             for column, array in zip(bucket_columns(name), found, strict=True):

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynoscope.errors import DynoscopeError
-from dynoscope.reader.files import read_placed
 from dynoscope.schema.folder import (
     LEVELS,
     ROW,
@@ -35,6 +34,7 @@ from dynoscope.schema.folder import (
 )
 from dynoscope.schema.levels import BUCKETED
 from dynoscope.sealing.coarse import coarse_rows
+from dynoscope.sealing.gather import DamagedError, Gathered
 
 __all__ = ["CancelledError", "DamagedError", "clear", "cut_segment", "write_segment"]
 
@@ -51,20 +51,12 @@ class CancelledError(DynoscopeError):
     """A segment is not to be finished."""
 
 
-class DamagedError(DynoscopeError):
-    """A file cannot be read whole, so it is not to be replaced."""
-
-    def __init__(self, problem: str, file: TableFile) -> None:
-        super().__init__(problem)
-        self.file = file
-
-
 def write_segment(
     folder: Path, files: Sequence[TableFile], check: Callable[[], None] = lambda: None
 ) -> None:
     """Merge consecutive files of a table into a segment, which then replaces them.
 
-    It holds all rows and a column more in memory. Nothing is lost at any moment:
+    It holds all rows in memory, once. Nothing is lost at any moment:
     the files go when the segment has its name and is on the disk.
 
     Args:
@@ -93,7 +85,7 @@ def cut_segment(folder: Path, file: TableFile, stop: int) -> None:
     Raises:
         DamagedError: it cannot be read whole; nothing was changed.
     """
-    rows, starts = _gathered(folder, [file])
+    rows, starts = _sorted(folder, [file])
     _put(folder, file, rows.filter(pc.less(rows["step"], stop)), starts)
     clear(folder)
 
@@ -133,38 +125,38 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _gathered(folder: Path, files: Sequence[TableFile]) -> tuple[pa.Table, list[int]]:
-    """All rows, with their places, and at which place each number begins."""
-    pieces, starts, end = [], list[int](), 0
-    for file in files:
-        starts += [end] * (file.number - files[0].number - len(starts))
-        rows, begins, problem = read_placed(folder, file)
-        if problem:
-            raise DamagedError(problem, file)
-        shifted = pa.array(rows[ROW].to_numpy() + end)
-        at = rows.schema.get_field_index(ROW)
-        pieces.append(rows.set_column(at, rows.schema.field(at), shifted))
-        starts += [end + begin for begin in begins[:-1]]
-        end += begins[-1]
-    return pa.concat_tables(pieces), [*starts, end]
-
-
 def _sorted(
-    folder: Path, files: Sequence[TableFile], check: Callable[[], None]
+    folder: Path, files: Sequence[TableFile], check: Callable[[], None] = lambda: None
 ) -> tuple[pa.Table, list[int]]:
-    """Rows by curve, then step, then place; where files begin, see `_gathered`."""
-    rows, starts = _gathered(folder, files)
-    curve = rows[SORTED_BY.get(folder.name, "layer")].combine_chunks()
-    if pa.types.is_string(curve.type):
-        coded = curve.dictionary_encode()
-        rank = np.argsort(np.argsort(coded.dictionary.to_numpy(zero_copy_only=False)))
-        curve = pa.array(rank[coded.indices.to_numpy()])
-    order = pa.array(np.lexsort((rows[ROW], rows["step"], curve)))
-    for at, field in enumerate(rows.schema):
-        check()
-        column = rows.column(at).combine_chunks().take(order)
-        rows = rows.set_column(at, field, column)  # the old one goes
-    return rows, starts
+    """Rows by curve, then step, then place, strings coded; and where files begin."""
+    with Gathered(folder, files) as gathered:
+        curve = gathered.column(SORTED_BY.get(folder.name, "layer"))
+        if pa.types.is_dictionary(curve.type):
+            names = curve.dictionary.to_numpy(zero_copy_only=False)
+            curve = np.argsort(np.argsort(names))[curve.indices]
+        keys = gathered.column(ROW), gathered.column("step"), curve
+        order = np.lexsort(keys)
+        columns = []
+        for name in gathered.schema.names:
+            check()
+            columns.append(_taken(gathered.column(name), order))
+        metadata = gathered.schema.metadata
+        fields = [
+            field.with_type(column.type)
+            for field, column in zip(gathered.schema, columns, strict=True)
+        ]
+        schema = pa.schema(fields, metadata)
+        return pa.Table.from_arrays(columns, schema=schema), gathered.starts
+
+
+def _taken(column: pa.Array, order: IntArray) -> pa.Array:
+    """A column in another order, in memory of its size."""
+    if pa.types.is_dictionary(column.type):
+        codes = pa.array(column.indices.to_numpy()[order])
+        return pa.DictionaryArray.from_arrays(codes, column.dictionary)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return pa.array(column.to_numpy()[order])
+    return column.take(pa.array(order))
 
 
 def _write(
@@ -173,17 +165,18 @@ def _write(
     """Write a Parquet file, safe on the disk before it bears its name."""
     mark = f"{os.getpid()}-{threading.get_ident()}"  # two may be at the same work
     draft = path.with_name(f"{path.name}.{mark}{TEMPORARY}")
+    schema = _decoded(rows.schema)
     try:
         with pq.ParquetWriter(
             draft,
-            rows.schema,
+            schema,
             compression="zstd",
             write_statistics=[*keys, "step"],
             **_encodings(rows),
         ) as writer:
             for start, stop in itertools.pairwise(_cuts(rows, keys)):
                 check()
-                writer.write_table(rows.slice(start, stop - start))
+                writer.write_table(rows.slice(start, stop - start).cast(schema))
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
     except Exception:
@@ -191,6 +184,17 @@ def _write(
             draft.unlink()
         raise
     draft.replace(path)
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+    """The schema with strings as strings."""
+    fields = [
+        field.with_type(field.type.value_type)
+        if pa.types.is_dictionary(field.type)
+        else field
+        for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)
 
 
 def _cuts(rows: pa.Table, keys: Sequence[str]) -> list[int]:
@@ -213,8 +217,10 @@ def _cuts(rows: pa.Table, keys: Sequence[str]) -> list[int]:
 def _changes(column: pa.ChunkedArray) -> IntArray:
     """Rows whose value is not that of the row before."""
     values = column.combine_chunks()
-    differs = pc.not_equal(values[1:], values[:-1])
-    return np.flatnonzero(differs.to_numpy(zero_copy_only=False)) + 1
+    if not pa.types.is_primitive(values.type):
+        values = values.dictionary_encode().indices
+    numbers = values.to_numpy()
+    return np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
 
 
 def _encodings(rows: pa.Table) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from dynoscope import open_run
 from dynoscope.measurement import (
     FloatArray,
     GroupState,
@@ -35,6 +35,8 @@ from dynoscope.measurement import (
     Subject,
     Sum,
 )
+from dynoscope.recorder import Recorder
+from dynoscope.sealing import Sealer, compact
 
 _T = TypeVar("_T")
 
@@ -149,9 +151,6 @@ def _sums(watched: Subject) -> FloatArray:
 
 def write_run(folder: Path, steps: int, layers: int) -> Written:
     """Write a run through the real recorder, sealed as it goes."""
-    from dynoscope.recorder import Recorder
-    from dynoscope.sealing import Sealer
-
     watched = subject(layers)
     folder.mkdir(parents=True)
     recorder = Recorder(folder, watched, {}, strict=True, sealer=Sealer(folder))
@@ -160,10 +159,10 @@ def write_run(folder: Path, steps: int, layers: int) -> Written:
     for measurement in measurements(watched, steps):
         while not recorder.has_room():
             time.sleep(1e-3)
-        recorder.put(measurement)
         loss = _giving(2 + math.exp(-measurement.step / 1e4))
         entry = ScalarEntry(measurement.step, measurement.wall_time, "loss", loss)
-        recorder.log(entry)
+        recorder.log(entry)  # first: a full queue refuses it
+        recorder.put(measurement)
     written = time.perf_counter()
     recorder.close(None, 0)
     end = time.perf_counter()
@@ -175,17 +174,13 @@ def write_run(folder: Path, steps: int, layers: int) -> Written:
 def opened(folder: Path) -> dict[str, float]:
     """Seconds that a reader waits; the first look is cold if the files are."""
     start = time.perf_counter()
-    import dynoscope
-
-    imported = time.perf_counter()
-    run = dynoscope.open_run(folder)
+    run = open_run(folder)
     overview = run.overview("angular_update")
     looked = time.perf_counter()
     names, last = run.layer_names, run.last_step or 0
     hundredth = last // 100
     found = {
-        "import": imported - start,
-        "open and overview": looked - imported,
+        "open and overview": looked - start,
         "MB by then": _megabytes(),
         "buckets": len(overview.step),
         "overview again": _median(lambda: run.overview("weight_norm")),
@@ -208,7 +203,9 @@ def opened(folder: Path) -> dict[str, float]:
 
 
 def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Most memory that this process has had; `ru_maxrss` counts its parent's, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _median(work: Callable[[], Any], times: int = 5) -> float:
@@ -239,15 +236,20 @@ def sizes(folder: Path) -> dict[str, float]:
 
 
 def _compacted(folder: Path) -> dict[str, float]:
-    """Seal what full speed has left over, in a process of its own."""
+    """Seal what full speed has left over."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "dynoscope.cli", "compact", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    compact(folder)
+    seconds = time.perf_counter() - start
     paths = [*folder.glob("layers/*"), *folder.glob("levels/layers-*")]
     size = sum(path.stat().st_size for path in paths)
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "MB": peak, "bytes of layers": size}
+    return {"seconds": seconds, "MB": _megabytes(), "bytes of layers": size}
+
+
+def _elsewhere(what: str, folder: Path) -> dict[str, float]:
+    """Do it in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, what, "--folder", str(folder)]
+    found: dict[str, float] = json.loads(subprocess.check_output(command))
+    return found
 
 
 def main() -> None:
@@ -257,9 +259,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=300)
     parser.add_argument("--folder", type=Path, help="keep the run here")
     parser.add_argument("--read", action="store_true", help="only read that run")
+    parser.add_argument("--compact", action="store_true", help="only seal that run")
     options = parser.parse_args()
-    if options.read:
-        print(json.dumps(opened(options.folder)))
+    if options.read or options.compact:
+        work = opened if options.read else _compacted
+        print(json.dumps(work(options.folder)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch) / "run"
@@ -268,18 +272,16 @@ def main() -> None:
         load = os.getloadavg()[0]
         written = write_run(folder, options.steps, options.layers)
         weighed = sizes(folder)
-        compacting = _compacted(folder)
+        compacting = _elsewhere("--compact", folder)
         forget(folder)
-        command = [sys.executable, "-m", __spec__.name, "--read", "--folder", folder]
-        looks = [
-            json.loads(subprocess.check_output([*map(str, command)])) for _ in range(4)
-        ]
+        looks = [_elsewhere("--read", folder) for _ in range(4)]
     result = {
         "steps": options.steps,
         "layers": options.layers,
         "load": load,
         "rows a second": written.rows / written.seconds,
         "seconds to close": written.closing,
+        "MB of the writer": _megabytes(),
         "CPU microseconds a row": 1e6 * written.cpu / written.rows,
         "bytes a row": compacting["bytes of layers"] / written.rows,
         "files": weighed,
