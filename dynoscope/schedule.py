@@ -1,15 +1,29 @@
 """Which optimizer steps are measured: `Schedule = Callable[[int], bool]`."""
 
+import collections
 import math
 import operator
+import statistics
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from dynoscope.errors import ScheduleError
 
-__all__ = ["Schedule", "as_schedule", "every", "log_spaced"]
+__all__ = ["Budget", "Schedule", "as_schedule", "every", "log_spaced"]
 
 Schedule: TypeAlias = Callable[[int], bool]
+
+FIRST: Final = 100
+"""Steps that a budget measures, whatever they cost: much happens there."""
+
+LONGEST: Final = 5_000
+"""Most steps that a budget lets go by; trajectories are carried through these."""
+
+JUMP: Final = 0.1
+"""Relative change of a learning rate, since the last measured step, that is measured."""
+
+MEMORY: Final = 9
+"""Measurements whose median cost, and pace of training, count."""
 
 
 def every(n: int) -> Schedule:
@@ -58,6 +72,74 @@ def log_spaced(per_decade: int = 20) -> Schedule:
         return is_new
 
     return due
+
+
+class Budget:
+    """Spaces measurements so that they take no more than a share of the time.
+
+    What a measurement costs, and how long a step takes without one, are the medians
+    of the last few; a pause for an evaluation, or a hiccup, moves neither. The first
+    hundred steps are measured in any case.
+
+    Args:
+        share: of the training's time, in (0, 1).
+
+    Raises:
+        ScheduleError: the share makes no sense.
+
+    >>> budget = Budget(0.01)
+    >>> measured = [step for step in range(150) if budget(step)
+    ...             and budget.spent(step, now=step * 1.0, seconds=0.1) is None]
+    >>> measured[98:]  # each takes a tenth of a step, which is to be spread over ten
+    [98, 99, 111, 123, 135, 147]
+    """
+
+    def __init__(self, share: float) -> None:
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise ScheduleError(f"budget={share!r} is not a share of the time; try .01")
+        if not 0 < share < 1:
+            raise ScheduleError(
+                f"budget={share!r} is not between 0 and 1; budget=.01 spends a percent "
+                "of the time on measuring, every=1 measures each step"
+            )
+        self._share = share
+        self._first: int | None = None
+        self._next = 0
+        self._last: tuple[int, float] | None = None
+        self._costs: collections.deque[float] = collections.deque(maxlen=MEMORY)
+        self._paces: collections.deque[float] = collections.deque(maxlen=MEMORY)
+
+    def __call__(self, step: int) -> bool:
+        """Whether to measure a step."""
+        if self._first is None:
+            self._first = self._next = step
+        return step >= self._next
+
+    def spent(self, step: int, now: float, seconds: float) -> None:
+        """Take note of a measurement.
+
+        Args:
+            step: the step that was measured.
+            now: seconds on any clock, when it had been.
+            seconds: what measuring has cost.
+        """
+        first = step if self._first is None else self._first
+        self._costs.append(seconds)
+        if self._last is not None:
+            steps, elapsed = step - self._last[0], now - self._last[1]
+            if steps > 0:
+                self._paces.append(max(elapsed - seconds, 0.0) / steps)
+        self._last = step, now
+        self._next = step + (1 if step + 1 - first < FIRST else self.interval)
+
+    @property
+    def interval(self) -> int:
+        """Steps from one measurement to the next that the budget allows."""
+        if not self._paces:
+            return 1
+        allowed = self._share * statistics.median(self._paces)
+        cost = statistics.median(self._costs)
+        return int(min(max(math.ceil(cost / max(allowed, 1e-12)), 1), LONGEST))
 
 
 def as_schedule(every_or_schedule: int | Schedule) -> Schedule:
