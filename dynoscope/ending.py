@@ -114,12 +114,14 @@ class Ending:
             for kind in ("skipped", "lost", "lost_rows", "overflowed")
             if progress[kind]
         )
+        cost = self._recorder.cost.share
+        share = "" if cost is None else f", for {cost:.1%} of the time"
         count = self._herald.found if self._herald is not None else 0
         findings = (
             f"\n  {count} findings: dynoscope findings {place.run}" if count else ""
         )
         with contextlib.suppress(OSError, ValueError):  # nobody listens any more
             print(
-                f"dynoscope: {progress['measured']} steps measured{gaps}, in "
+                f"dynoscope: {progress['measured']} steps measured{gaps}{share}, in "
                 f"{place.run}; look with: dynoscope dash {place.around}{findings}"
             )

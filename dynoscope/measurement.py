@@ -288,6 +288,7 @@ class Measurement:
             the writer thread calls it.
         nbytes: host memory held until then.
         hook_seconds: what the hooks cost the training thread at this step.
+        device_seconds: what measuring took an accelerator, as known since the last one.
         skipped: measurements given up since the last one (queue full).
         scalers: per optimizer, gives the scaler of its gradients, as `fetch` does; None
             where there is none. Empty if there is none at all.
@@ -305,9 +306,22 @@ class Measurement:
     fetch: Callable[[], Host]
     nbytes: int
     hook_seconds: float
+    device_seconds: float = 0.0
     skipped: int = 0
     scalers: tuple[Callable[[], ScalerState] | None, ...] = ()
     histograms: Callable[[], npt.NDArray[np.int64]] | None = None
+
+
+class Work(NamedTuple):
+    """What has been done besides the training's thread, since a run began.
+
+    Attributes:
+        seconds: time that threads have spent on processors.
+        taken: measurements that were turned into rows, or lost.
+    """
+
+    seconds: float
+    taken: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import Final, TypeAlias
 
 from dynoscope.errors import ScheduleError
 
-__all__ = ["Budget", "Schedule", "as_schedule", "every", "log_spaced"]
+__all__ = [
+    "JUMP",
+    "LONGEST",
+    "Budget",
+    "Schedule",
+    "as_schedule",
+    "every",
+    "log_spaced",
+]
 
 Schedule: TypeAlias = Callable[[int], bool]
 
@@ -20,7 +28,7 @@ LONGEST: Final = 5_000
 """Most steps that a budget lets go by; trajectories are carried through these."""
 
 JUMP: Final = 0.1
-"""Relative change of a learning rate, since the last measured step, that is measured."""
+"""Relative change of a learning rate, from a step to the next, that is measured."""
 
 MEMORY: Final = 9
 """Measurements whose median cost, and pace of training, count."""
@@ -79,7 +87,8 @@ class Budget:
 
     What a measurement costs, and how long a step takes without one, are the medians
     of the last few; a pause for an evaluation, or a hiccup, moves neither. The first
-    hundred steps are measured in any case.
+    hundred steps are measured in any case. A step that is measured before its time
+    puts off the next one that is due.
 
     Args:
         share: of the training's time, in (0, 1).
@@ -115,22 +124,35 @@ class Budget:
             self._first = self._next = step
         return step >= self._next
 
-    def spent(self, step: int, now: float, seconds: float) -> None:
+    def spent(
+        self,
+        step: int,
+        now: float,
+        seconds: float,
+        agree: Callable[[], int | None] = lambda: None,
+    ) -> None:
         """Take note of a measurement.
 
         Args:
             step: the step that was measured.
             now: seconds on any clock, when it had been.
             seconds: what measuring has cost.
+            agree: gives the interval to keep to, in place of `interval`, where several
+                have to keep to the same; None where that is one's own affair. It is
+                asked after the first hundred steps.
         """
         first = step if self._first is None else self._first
+        owed = max(self._next - step, 0)
         self._costs.append(seconds)
         if self._last is not None:
             steps, elapsed = step - self._last[0], now - self._last[1]
             if steps > 0:
                 self._paces.append(max(elapsed - seconds, 0.0) / steps)
         self._last = step, now
-        self._next = step + (1 if step + 1 - first < FIRST else self.interval)
+        if step + 1 - first < FIRST:
+            self._next = step + 1
+        else:
+            self._next = step + min((agree() or self.interval) + owed, LONGEST)
 
     @property
     def interval(self) -> int:
@@ -142,8 +164,14 @@ class Budget:
         return int(min(max(math.ceil(cost / max(allowed, 1e-12)), 1), LONGEST))
 
 
-def as_schedule(every_or_schedule: int | Schedule) -> Schedule:
-    """Take an interval or a schedule; give a schedule."""
+def as_schedule(every_or_schedule: int | Schedule | None, budget: float) -> Schedule:
+    """Take an interval, a schedule, or a budget if there is neither; give a schedule.
+
+    Raises:
+        ScheduleError: what is given makes no sense.
+    """
+    if every_or_schedule is None:
+        return Budget(budget)
     if callable(every_or_schedule):
         return every_or_schedule
     return every(every_or_schedule)

@@ -49,7 +49,8 @@ def watch(
     optimizer: Optimizers,
     *,
     run: Where = None,
-    every: int | Schedule = 1,
+    every: int | Schedule | None = None,
+    budget: float = 0.01,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     neurons: bool = True,
@@ -93,7 +94,12 @@ def watch(
             in rounds, in which each optimizer steps once at most.
         run: folder to write, or URI to upload to, such as `s3://bucket/runs/lion`, or
             a `dynoscope.Remote`; None makes a folder under `runs/` by date and model.
-        every: interval of measured steps, or a function from step to bool.
+        every: interval of measured steps, or a function from step to bool. None
+            leaves it to the budget.
+        budget: share of the training's time that measuring may take, of the thread
+            that trains (or the accelerator, if that takes longer) and of those that
+            write. The first hundred steps are measured whatever they cost, and so is
+            every step at which a learning rate has changed by more than a tenth.
         include: regular expression(s); only layers whose name one of them finds.
         exclude: regular expression(s); no layer whose name one of them finds.
         neurons: whether norms and angles of single neurons are measured too.
@@ -128,10 +134,14 @@ def watch(
             cannot be resumed, or something else; processes that share a model all
             raise it.
         StoreError: the URI cannot be written; the message says why.
-        ScheduleError: `every` makes no sense.
+        ScheduleError: `every`, or the budget, makes no sense.
         FindingError: a rule found an error, and on_finding is "raise".
     """
-    schedule, start_step = as_schedule(every), checked_start(start_step)
+    schedule, start_step = as_schedule(every, budget), checked_start(start_step)
+    pace: dict[str, Any] = {
+        "every": every if every is None or isinstance(every, int) else repr(every),
+        "budget": budget if every is None else None,
+    }
     find = functools.partial(
         find_watched,
         model,
@@ -140,10 +150,7 @@ def watch(
         exclude=exclude,
         neurons=neurons,
     )
-    settings = {
-        "config": {} if config is None else config,
-        "every": every if isinstance(every, int) else repr(every),
-    }
+    settings = {"config": {} if config is None else config, **pace}
 
     def begin() -> contextlib.AbstractContextManager[Scope]:
         processes = processes_of(model, process_group)
@@ -151,7 +158,7 @@ def watch(
             lambda: Watcher(find, schedule, histograms=histograms, processes=processes),
             lambda made: (
                 made.watched.subject.layers,
-                every if isinstance(every, int) else "a schedule",
+                "a schedule" if callable(every) else pace,
                 histograms,
             ),
         )

@@ -4,23 +4,25 @@ import math
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from dynoscope.hooks.optimizers import Group, box_limit, capture
 from dynoscope.hooks.scaler import Scaling, unscaled
-from dynoscope.hooks.subject import Moved
+from dynoscope.hooks.subject import Moved, Watched
 from dynoscope.hooks.wrappers import imposed_rotation
 from dynoscope.loss_scale import ScalerState
 from dynoscope.measurement import GroupState, Subject
-from dynoscope.metrics.sums import Counted, Histograms, Kernel, SecondMoment
+from dynoscope.metrics.sums import Counted, Histograms, Kernel, SecondMoment, Spec
 from dynoscope.sharding import aligned, layout, local
 from dynoscope.theory import DECOUPLED
 
-__all__ = ["Follower", "is_nested_step"]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
+__all__ = ["Follower", "followers_of", "is_nested_step"]
 
 _T = TypeVar("_T", Tensor, Tensor | None)
 
@@ -185,6 +187,36 @@ class Follower:
             math.inf if layer.rotational else of_group[layer.group - first]
             for layer in self._layers
         ]
+
+
+def followers_of(
+    watched: Watched, processes: "ProcessGroup | None"
+) -> tuple[Kernel, list[Follower]]:
+    """What takes the sums of all that is watched, and of each optimizer.
+
+    Args:
+        watched: what is watched.
+        processes: those that have shards of it, if there are any.
+    """
+    norms = {channels.layer for channels in watched.subject.normalization}
+    part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
+    layers = watched.subject.layers
+    specs = [
+        Spec(
+            parameter,
+            rows=layer.rows > 0,
+            channels=index in norms,
+            part=part_of[index],
+        )
+        for index, (parameter, layer) in enumerate(
+            zip(watched.parameters, layers, strict=True)
+        )
+    ]
+    kernel = Kernel(specs, processes)
+    return kernel, [
+        Follower(moved, watched.subject, kernel, part)
+        for part, moved in enumerate(watched.optimizers)
+    ]
 
 
 def is_nested_step(optimizer: torch.optim.Optimizer) -> bool:

@@ -2,13 +2,17 @@
 
 from typing import Protocol
 
-from dynoscope.measurement import Measurement
+from dynoscope.measurement import Measurement, Work
 
 __all__ = ["Sink"]
 
 
 class Sink(Protocol):
     """Where measurements go."""
+
+    @property
+    def work(self) -> Work:
+        """What has been done with measurements, besides the training's thread."""
 
     def has_room(self) -> bool:
         """Whether another measurement can be taken now."""

@@ -13,15 +13,17 @@ from torch.utils.hooks import RemovableHandle
 from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.changes import in_words
 from dynoscope.hooks.closure import Arguments, notifying
-from dynoscope.hooks.follower import Follower, is_nested_step
+from dynoscope.hooks.device_clock import DeviceClock
+from dynoscope.hooks.follower import Follower, followers_of, is_nested_step
 from dynoscope.hooks.graphs import CAPTURED, is_capturing
+from dynoscope.hooks.pacing import Pacing
 from dynoscope.hooks.processes import ALONE, Processes
 from dynoscope.hooks.registry import hold, let_go, refuse_double
 from dynoscope.hooks.rounds import Round, measurement_of
 from dynoscope.hooks.scaler import only_scalers
 from dynoscope.hooks.sink import Sink
 from dynoscope.hooks.subject import Watched
-from dynoscope.metrics.sums import Counted, GroupError, Kernel, Spec
+from dynoscope.metrics.sums import Counted, GroupError
 from dynoscope.schedule import Schedule, log_spaced
 
 __all__ = ["Watcher"]
@@ -63,12 +65,13 @@ class Watcher:
         histograms: bool = False,
         processes: Processes = ALONE,
     ) -> None:
-        self._find, self._schedule, self.processes = find, schedule, processes
+        self._find, self.processes = find, processes
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
         self.step = self.skipped = self._failures = 0
         self._adopt(find())
         count = len(self.watched.optimizers)
+        self._pacing = Pacing(schedule, [m.optimizer for m in self.watched.optimizers])
         self._depths, self._own_steps = [0] * count, [0] * count
         self._first_steps = [0] * count
         self._round: Round | None = None
@@ -191,7 +194,11 @@ class Watcher:
         """Take the time; an error costs the round's measurement, not the training."""
         start = time.perf_counter()
         try:
+            if self._clock:
+                self._clock.start()
             yield
+            if self._clock:
+                self._clock.stop()
         except Exception as error:
             self._stumble(current, error)
         current.seconds += time.perf_counter() - start
@@ -217,7 +224,7 @@ class Watcher:
         elif current is not None and current.stepped:
             return current
         self._round = opened = Round()
-        if self.processes.measures and self._is_due(opened):
+        if self._followers and self._is_due(opened):
             with self._measuring(opened):
                 self._begin(opened)
         return opened
@@ -225,7 +232,7 @@ class Watcher:
     def _is_due(self, opened: Round) -> bool:
         """Whether a round is to be measured, and can be."""
         try:
-            due = self._schedule(self.step)
+            due = self._pacing.is_due(self.step)
         except Exception as error:
             self._stumble(opened, error)
             return False
@@ -258,7 +265,9 @@ class Watcher:
     def _ship(self, ended: Round, step: int) -> None:
         start = time.perf_counter()
         kernel, counted = self._kernel, self._counted(ended)
-        fetch = kernel.ship(failed=self._failed)
+        wish = self._pacing.interval if self.processes.sharded else 1
+        fetch = kernel.ship(failed=self._failed, wish=wish)
+        device = self._clock.read()
         if self._is_wanted():
             measurement = measurement_of(
                 ended,
@@ -271,8 +280,14 @@ class Watcher:
                 skipped=self.skipped,
             )
             spent = ended.seconds + time.perf_counter() - start
-            self._sink.put(dataclasses.replace(measurement, hook_seconds=spent))
+            self._sink.put(
+                dataclasses.replace(
+                    measurement, hook_seconds=spent, device_seconds=device
+                )
+            )
             self.skipped = self._failures = 0
+        spent = ended.seconds + time.perf_counter() - start
+        self._pacing.spent(step, max(spent, device), self._sink.work, kernel.agreed)
         for follower in self._followers:
             follower.grads = []  # the training may want to free them
 
@@ -305,29 +320,15 @@ class Watcher:
         """Measure this from now on."""
         refuse_double(watched)
         self.watched = watched
-        norms = {channels.layer for channels in watched.subject.normalization}
-        part_of = {i: k for k, m in enumerate(watched.optimizers) for i in m.layers}
         layers = watched.subject.layers
         self.processes.check(watched.parameters, [layer.name for layer in layers])
         self._followers: list[Follower] = []
-        if not self.processes.measures:
-            return
-        specs = [
-            Spec(
-                parameter,
-                rows=layer.rows > 0,
-                channels=index in norms,
-                part=part_of[index],
+        self._clock = DeviceClock(())
+        if self.processes.measures:
+            self._kernel, self._followers = followers_of(
+                watched, self.processes.sharing
             )
-            for index, (parameter, layer) in enumerate(
-                zip(watched.parameters, layers, strict=True)
-            )
-        ]
-        self._kernel = Kernel(specs, self.processes.sharing)
-        self._followers = [
-            Follower(moved, watched.subject, self._kernel, part)
-            for part, moved in enumerate(watched.optimizers)
-        ]
+            self._clock = DeviceClock(p.device for p in watched.parameters)
 
     def _renew(self) -> None:
         """Find out anew what is there to measure."""

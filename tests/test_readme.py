@@ -115,7 +115,7 @@ def test_the_snippet_runs_and_records(
         exec(compile(snippet, "README.md", "exec"), given())
     (run,) = dynoscope.find_runs("runs")
     assert run.status == "finished"
-    assert run.last_step in (0, 10)
+    assert run.last_step in (0, 3, 10)
     assert run.layers("grad_l2", "*")["grad_l2"].gt(0).all()
     assert logged in set(run.scalars()["name"])
 

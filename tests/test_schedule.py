@@ -86,3 +86,35 @@ def test_a_resumed_run_begins_with_a_hundred_steps() -> None:
 def test_a_share_that_makes_no_sense_is_said(share: Any) -> None:
     with pytest.raises(ScheduleError, match="budget="):
         Budget(share)
+
+
+def test_what_is_measured_before_its_time_puts_off_the_next() -> None:
+    jumps = {320, 330, 340}
+    found = []
+    for jumped in (set(), jumps):
+        budget, measured = Budget(0.01), []
+        for step in range(2000):
+            if budget(step) or step in jumped:
+                budget.spent(step, 2.0 * step, 1.0)
+                measured.append(step)
+        found.append(measured)
+    assert jumps <= set(found[1])
+    assert found[1][found[1].index(340) + 1] > 500
+    assert len(found[1]) <= len(found[0]) + 1
+
+
+def test_an_agreed_interval_counts_more_than_ones_own() -> None:
+    budget = Budget(0.5)
+    asked = []
+
+    def agree() -> int:
+        asked.append(step)
+        return 7
+
+    measured = []
+    for step in range(FIRST + 30):
+        if budget(step):
+            budget.spent(step, float(step), 0.1, agree)
+            measured.append(step)
+    assert measured[FIRST - 1 :] == [99, 106, 113, 120, 127]
+    assert asked == [99, 106, 113, 120, 127]

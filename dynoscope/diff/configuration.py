@@ -54,6 +54,7 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from _flat("config", manifest["config"])
     yield from _flat("model", manifest["model"])
     yield "every", manifest.get("every")
+    yield "budget", manifest.get("budget")
     yield from _flat("unwatched", manifest.get("unwatched", {}))
     yield from _flat("git", manifest.get("git") or {})
     yield from _flat("versions", manifest["versions"])

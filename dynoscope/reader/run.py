@@ -32,6 +32,7 @@ from dynoscope.reader.sources import retried, sources_in
 from dynoscope.reader.views import Views
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
+from dynoscope.schema.cost import Cost, cost_of
 from dynoscope.schema.folder import BRANCHES
 from dynoscope.schema.process import is_gone
 
@@ -99,6 +100,11 @@ class Run(Views):
         """Text of the exception that ended a failed run."""
         text: str | None = self.manifest["exception"]
         return text
+
+    @property
+    def cost(self) -> Cost:
+        """What watching has cost, up to the run's last heartbeat."""
+        return cost_of(self._manifest)
 
     @property
     def problems(self) -> list[str]:

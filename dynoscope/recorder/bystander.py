@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 
-from dynoscope.measurement import Measurement, Rows, ScalarEntry
+from dynoscope.measurement import Measurement, Rows, ScalarEntry, Work
 from dynoscope.recorder.tables import row_batch
 
 __all__ = ["Bystander"]
@@ -22,6 +22,11 @@ class Bystander:
 
     def __init__(self, rank: int, *, strict: bool) -> None:
         self._rank, self._strict = rank, strict
+
+    @property
+    def work(self) -> Work:
+        """None."""
+        return Work(0.0, 0)
 
     def has_room(self) -> bool:
         """Always: nothing is kept."""

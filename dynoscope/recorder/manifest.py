@@ -58,6 +58,9 @@ class Manifest:
                 "lost_rows": 0,  # of other tables than `layers`
                 "counted": [],  # steps of the run, and by the optimizer's own count
                 "overflowed": 0,  # steps that a gradient scaler has called off
+                # what measuring has cost, and how long the run was watched
+                "seconds": {"hooks": 0.0, "device": 0.0, "background": 0.0}
+                | {"elapsed": 0.0},
             },
             "problems": [],
             "resumed": [],

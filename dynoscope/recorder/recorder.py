@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from dynoscope.errors import MeasurementError
-from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject
+from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject, Work
+from dynoscope.recorder.costs import Costs
 from dynoscope.recorder.disk import Disk
 from dynoscope.recorder.inbox import Inbox
 from dynoscope.recorder.judging import Judge
@@ -23,6 +24,7 @@ from dynoscope.recorder.past import Past
 from dynoscope.recorder.rowmaker import RowMaker
 from dynoscope.recorder.sealing import Sealing
 from dynoscope.recorder.tables import row_batch
+from dynoscope.schema.cost import Cost, cost_of
 
 __all__ = ["Recorder"]
 
@@ -81,7 +83,10 @@ class Recorder:
         if past is not None:
             self._manifest.go_on(past)
         self._disk = Disk(run, self._manifest, self._trouble)
-        self._rows = RowMaker(subject, self._manifest, self._disk, judge, self._trouble)
+        self._costs = Costs(self._manifest, sealer)
+        self._rows = RowMaker(
+            subject, self._manifest, self._disk, self._costs, judge, self._trouble
+        )
         self._inbox = Inbox()
         self._wake, self._done = threading.Event(), threading.Event()
         self._stopping = False
@@ -123,6 +128,16 @@ class Recorder:
     def is_closed(self) -> bool:
         """Whether all that could be written is."""
         return self._done.is_set()
+
+    @property
+    def cost(self) -> Cost:
+        """What watching has cost so far."""
+        return cost_of(self._manifest.content)
+
+    @property
+    def work(self) -> Work:
+        """What its threads have done."""
+        return self._costs.work
 
     def has_room(self) -> bool:
         """Whether another measurement can be taken."""
@@ -267,10 +282,12 @@ class Recorder:
             self._attempt(functools.partial(self._rows.measured, batch))
             for measurement in batch:
                 self._inbox.release(measurement)
+            self._costs.done(len(batch))
         self._rows.logged(list(self._inbox.scalars()))
         for table, columns in self._inbox.rows():
             self._disk.add({table: columns})
         self._disk.write()
+        self._costs.done(0)
         self._beat_if_due()
 
     def _beat_if_due(self) -> None:
@@ -288,5 +305,6 @@ class Recorder:
         """Say in the manifest how the run ended."""
         self.progress["skipped"] += self._ending.pop("skipped")
         self.progress["lost_rows"] += self._inbox.refused
+        self._costs.done(0)
         self._manifest.content.update(self._ending, ended=time.time())
         self._disk.beat()

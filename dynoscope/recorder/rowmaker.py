@@ -6,6 +6,7 @@ from typing import Final
 
 from dynoscope.measurement import Measurement, ScalarEntry, Subject
 from dynoscope.recorder.builder import TableBuilder
+from dynoscope.recorder.costs import Costs
 from dynoscope.recorder.disk import Disk, Trouble
 from dynoscope.recorder.inbox import landed
 from dynoscope.recorder.judging import Judge, Judging, as_tables
@@ -30,6 +31,7 @@ class RowMaker:
         subject: what is watched.
         manifest: of the run, whose `progress` is counted here, too.
         disk: takes the rows.
+        costs: keeps account of them.
         judge: is given all rows, if there is one.
         trouble: is told what goes wrong.
 
@@ -42,12 +44,13 @@ class RowMaker:
         subject: Subject,
         manifest: Manifest,
         disk: Disk,
+        costs: Costs,
         judge: Judge | None,
         trouble: Trouble,
     ) -> None:
         self._subject, self._builder = subject, TableBuilder(subject)
         self._manifest, self._progress = manifest, manifest.content["progress"]
-        self._disk, self._trouble = disk, trouble
+        self._disk, self._costs, self._trouble = disk, costs, trouble
         self._judging, self._scalers = Judging(judge, trouble), Scalers()
         self._failures, self.is_off = 0, False
 
@@ -107,10 +110,7 @@ class RowMaker:
             self._change(batch[0])
         kept, scalars = self._sifted(batch)
         tables = built = self._builder.build(kept) if kept else {}
-        scalars += [
-            (m.step, m.wall_time, "dynoscope/hook_seconds", m.hook_seconds)
-            for m in kept
-        ]
+        scalars += self._costs.rows(kept)
         if scalars:
             tables = {**built, "scalars": scalar_columns(scalars)}
         self._disk.add(tables, [m.step for m in kept])

@@ -9,6 +9,10 @@ __all__ = ["Sealing"]
 class Sealing(Protocol):
     """Merges a run's files as they become many; see `dynoscope.sealing`."""
 
+    @property
+    def seconds(self) -> float:
+        """Processor time that its own threads have spent."""
+
     def look(self, say: Callable[[str], None]) -> None:
         """Begin to merge what is due, if anything is; `say` is told what goes wrong."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dynoscope.errors import UnwatchableError
+from dynoscope.schedule import LONGEST
 
 __all__ = ["Start", "checked_start", "first_step"]
 
@@ -72,12 +73,18 @@ def first_step(
         start = _by_count(counted, taken)
     else:
         start = Start(reached, [_unknown(manifest, reached)])
-    every = manifest.get("every")
-    slack = every - 1 if isinstance(every, int) else 0
-    if start.step > reached + slack:
+    if start.step > reached + _interval(manifest) - 1:
         gap = f"steps {reached} to {start.step - 1} were not recorded"
         start.notes.append(f"{gap}: they were lost, or taken without dynoscope")
     return start
+
+
+def _interval(manifest: Mapping[str, Any]) -> int:
+    """Most steps from one measurement to the next, as far as the run says."""
+    every = manifest.get("every")
+    if isinstance(every, int):
+        return every
+    return LONGEST if manifest.get("budget") is not None else 1
 
 
 def _by_count(counted: Sequence[tuple[int, int | None]], taken: int) -> Start:

@@ -40,10 +40,13 @@ class Sealer:
 
     Args:
         run: the run's folder.
+
+    Attributes:
+        seconds: processor time that its own threads have spent.
     """
 
     def __init__(self, run: Path) -> None:
-        self._run = run
+        self._run, self.seconds = run, 0.0
         self._sizes = {table: Sizes(run / table) for table in TABLES}
         self._cancelled = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,6 +97,7 @@ class Sealer:
         else:
             self._retry_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self.seconds += time.thread_time()
 
     def _settled(self, table: str) -> Sequence[Sized]:
         with contextlib.suppress(FileNotFoundError):  # just replaced: the next look

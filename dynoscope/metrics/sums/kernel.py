@@ -168,7 +168,7 @@ class Kernel:
                     tensors = (parameters[i], grads[i], momenta[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
 
-    def ship(self, *, failed: bool = False) -> Callable[[], Host]:
+    def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.
 
         With several processes all of them ship at the same steps, and only the first
@@ -177,15 +177,24 @@ class Kernel:
         Args:
             failed: one of the other two calls raised here; there is nothing to ship,
                 but the other processes are not to wait for this one.
+            wish: how many steps from now this process would measure again.
 
         Raises:
             GroupError: the processes cannot talk to each other any more.
         """
         self._taken.clear()
         if self._reduction is not None:
-            return self._reduction.ship(failed=failed)
+            return self._reduction.ship(failed=failed, wish=wish)
         waits = [pack.ship() for pack in self._packs]
         return lambda: self._packing.unpack([wait() for wait in waits])
+
+    def agreed(self) -> int | None:
+        """The largest wish of all processes, at the last shipping but one.
+
+        That has long arrived, so that nobody waits. None if there is no other process,
+        or was no such shipping.
+        """
+        return None if self._reduction is None else self._reduction.agreed()
 
     def add_up(
         self, counted: Sequence[Counted], *, failed: bool = False

@@ -1,5 +1,6 @@
 """Sums of shards, completed over the processes that train one model together."""
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from dynoscope.measurement import UNIT_SUMS, Host, Sum
 from dynoscope.metrics.histograms import BINS
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.sums.histogram import Counted
-from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.pack import Pack, start_copy
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.turning import Turning, rejoin
 from dynoscope.sharding import counts_once, layout, rows_here
@@ -71,7 +72,11 @@ class Reduction:
             torch.float64,
             device,
         )
-        self._largest = Pack([(1, len(specs))], torch.float64, device)
+        # of each layer; and of what each process wishes
+        self._largest = Pack([(1, len(specs)), (1, 1)], torch.float64, device)
+        self._wishes: collections.deque[Callable[[], npt.NDArray[np.float64]]]
+        self._wishes = collections.deque(maxlen=2)
+        self._pinned: collections.deque[Tensor] = collections.deque()
         self._counts_once = [counts_once(spec.parameter, group) for spec in specs]
         starts = np.cumsum([[0, 0, 0], *(c.widths for c in columns)], axis=0)
         self._routes = [
@@ -84,11 +89,12 @@ class Reduction:
         """Host bytes that one step's numbers hold until they are fetched."""
         return self._whole.flat.nbytes + self._largest.flat.nbytes
 
-    def ship(self, *, failed: bool = False) -> Callable[[], Host]:
+    def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Complete the sums, and start their copies to the host.
 
         Args:
             failed: this process has no sums; the others are not to wait for it.
+            wish: how many steps from now it would measure again.
 
         Returns:
             A function that waits for the numbers; only the first process has them.
@@ -100,14 +106,25 @@ class Reduction:
         failure = _attempt(lambda: self._collect(failed))
         if failure is not None:
             self._collect(failed=True)
+        self._largest.parts[1].fill_(wish)
         self._reduce(self._whole.flat, torch.distributed.ReduceOp.SUM)
-        self._reduce(self._largest.flat, torch.distributed.ReduceOp.MAX)
+        self._reduce(self._largest.flat, torch.distributed.ReduceOp.MAX, to_all=True)
+        self.agreed()  # what is to be forgotten gives its memory back
+        self._wishes.append(start_copy(self._largest.parts[1], self._pinned))
         if failure is not None:
             raise failure
         if self._rank:
             return _elsewhere
         waits = self._whole.ship(), self._largest.ship()
         return lambda: self._unpack(*(wait() for wait in waits))
+
+    def agreed(self) -> int | None:
+        """The largest wish at the last `ship` but one; None where there was none."""
+        if len(self._wishes) < 2:
+            return None
+        wish = self._wishes[0]()
+        self._wishes[0] = lambda: wish  # a copy is waited for once
+        return int(wish.item())
 
     @torch.no_grad()
     def add_up(self, counted: Sequence[Counted], *, failed: bool) -> list[Counted]:
@@ -148,7 +165,9 @@ class Reduction:
             own = self._taken(pack.parts[0], of_layers)
             # NaN is not there to be compared: it is in the sum of squares as well
             largest = own[Sum.WEIGHT_MAX].nan_to_num(nan=0.0, posinf=torch.inf)
-            self._largest.flat.scatter_reduce_(0, of_layers.target, largest, "amax")
+            self._largest.parts[0][0].scatter_reduce_(
+                0, of_layers.target, largest, "amax"
+            )
             own[Sum.WEIGHT_MAX] = 0
             sums.index_add_(1, of_layers.target, own)
             along.index_add_(1, of_layers.target, _along_sq(own[_UNITS]))
@@ -161,9 +180,12 @@ class Reduction:
     def _taken(self, part: Tensor, route: _Route) -> Tensor:
         return part.index_select(1, route.source).to(self._whole.flat)
 
-    def _reduce(self, x: Tensor, how: Any) -> None:
+    def _reduce(self, x: Tensor, how: Any, *, to_all: bool = False) -> None:
         try:
-            torch.distributed.reduce(x, self._first, how, self._group)
+            if to_all:
+                torch.distributed.all_reduce(x, how, self._group)
+            else:
+                torch.distributed.reduce(x, self._first, how, self._group)
         except Exception as error:
             raise GroupError(f"{type(error).__name__}: {error}") from error
 
@@ -171,7 +193,7 @@ class Reduction:
         self, whole: npt.NDArray[np.float64], largest: npt.NDArray[np.float64]
     ) -> Host:
         sums, rows, _, along, along_rows, failed = self._whole.split(whole)
-        sums[Sum.WEIGHT_MAX] = largest
+        sums[Sum.WEIGHT_MAX] = largest[:-1]
         sums[_UNITS] = rejoin(Turning(*sums[_UNITS]), along[0])
         rows[:] = rejoin(Turning(*rows), along_rows[0])
         host = self._packing.unpack([whole[: self._packing.size(0)]])
