@@ -151,7 +151,13 @@ def _train(
     config = {"optimizer": name, "batch": BATCH, "steps": STEPS, "data": "digits"}
     task = progress.add_task(name, total=STEPS, loss=float("nan"), accuracy=0.0)
     with watch(
-        model, optimizer, run=folder, config=config, overwrite=True, quiet=True
+        model,
+        optimizer,
+        run=folder,
+        every=1,  # a step takes milliseconds, and all of it is to be seen
+        config=config,
+        overwrite=True,
+        quiet=True,
     ) as scope:
         for _ in range(STEPS):
             chosen = torch.randint(len(images), (BATCH,))

@@ -21,7 +21,9 @@ model = nn.Sequential(
 )
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.3)
 
-with dynoscope.watch(model, optimizer, run="runs/digits", overwrite=True) as scope:
+with dynoscope.watch(
+    model, optimizer, run="runs/digits", every=1, overwrite=True
+) as scope:
     for _ in range(1000):
         batch = torch.randint(len(inputs), (64,))
         loss = functional.cross_entropy(model(inputs[batch]), targets[batch])

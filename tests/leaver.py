@@ -24,7 +24,7 @@ def endless(run: str) -> None:
     """Train until a signal comes."""
     model = MixedNet()
     optimizer = OPTIMIZERS["lion"](model)
-    with dynoscope.watch(model, optimizer, run=run):
+    with dynoscope.watch(model, optimizer, run=run, every=1):
         train(model, optimizer, FOREVER, tell)
 
 

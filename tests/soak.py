@@ -38,7 +38,7 @@ def main(run: Path, steps: int) -> None:
     batches = torch.randn(64, 8, 4)
     looks = []
     with dynoscope.watch(
-        model, optimizer, run=run, quiet=True, histograms=True
+        model, optimizer, run=run, every=1, quiet=True, histograms=True
     ) as scope:
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 1e-3 * (1.1 + math.sin(step))

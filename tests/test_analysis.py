@@ -93,7 +93,7 @@ def test_box(tmp_path: Path) -> None:
         net.weight[3, 4] = 1.5  # the box is 1
         net.bias.zero_()
     optimizer = Lion(net.parameters(), lr=0.02, weight_decay=1.0)
-    with dynoscope.watch(net, optimizer, run=tmp_path / "run", quiet=True):
+    with dynoscope.watch(net, optimizer, run=tmp_path / "run", every=1, quiet=True):
         for _ in range(250):
             net.zero_grad()
             net(torch.randn(8, 30)).square().sum().backward()

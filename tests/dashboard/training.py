@@ -17,7 +17,7 @@ def main(folder: Path, steps: int, *, fail: bool, bins: bool) -> None:
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     with dynoscope.watch(
-        model, optimizer, run=folder, histograms=bins, quiet=True
+        model, optimizer, run=folder, every=1, histograms=bins, quiet=True
     ) as scope:
         for step in range(steps):
             inputs = torch.randn(32, 8)

@@ -68,8 +68,7 @@ def record(
     torch.manual_seed(0)
     model = Net(head)
     optimizer = make(model)
-    with dynoscope.watch(
-        model, optimizer, run=folder, strict=True, quiet=True, **options
-    ) as scope:
+    options = {"every": 1, "strict": True, "quiet": True, **options}
+    with dynoscope.watch(model, optimizer, run=folder, **options) as scope:
         train(model, optimizer, scope, steps, nan_from)
     return folder

@@ -48,9 +48,8 @@ def train(
 ) -> None:
     """Train, watched, and collect what is found meanwhile."""
     dtype = next(model.parameters()).dtype
-    with dynoscope.watch(
-        model, optimizer, run=folder, quiet=True, on_finding=said.append, **options
-    ):
+    options = {"every": 1, "quiet": True, "on_finding": said.append, **options}
+    with dynoscope.watch(model, optimizer, run=folder, **options):
         for step, (points, labels) in enumerate(batches(steps, noise)):
             scores = model(points.to(dtype)).float()
             loss_of(step, functional.cross_entropy(scores, labels)).backward()

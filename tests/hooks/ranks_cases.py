@@ -4,6 +4,7 @@ import io
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import dynoscope
 from dynoscope.metrics.sums import Kernel
 from dynoscope.metrics.sums.native import SWITCH
 from dynoscope.metrics.sums.shards import Reduction
+from dynoscope.schedule import FIRST
 from tests.hooks.ranks import OPTIMIZERS, SETUPS, STEPS, Net, loss_of, train
 from tests.spawning import join_group
 
@@ -128,11 +130,30 @@ def each_by_itself(folder: Path) -> None:
 
 def collectives(folder: Path) -> list[int]:
     """Of optimizer steps, every second of which is measured."""
+    return collectives_of(STEPS, folder / "collectives", every=2)
+
+
+def paced(folder: Path) -> list[int]:
+    """The same where a budget decides; measuring takes one process longer."""
+    original = Kernel.before
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        time.sleep(0.01 * rank())
+        original(*args, **kwargs)
+
+    Kernel.before = slow  # type: ignore[method-assign]
+    try:
+        return collectives_of(FIRST + 100, folder / "paced", budget=0.5)
+    finally:
+        Kernel.before = original  # type: ignore[method-assign]
+
+
+def collectives_of(steps: int, run: Path, **options: Any) -> list[int]:
     model, parts = SETUPS["fsdp"].build()
     optimizer = OPTIMIZERS["sgdm"](model.parameters())
     counts = []
-    with watch(model, optimizer, folder / "collectives", every=2):
-        for step in range(STEPS):
+    with watch(model, optimizer, run, **options):
+        for step in range(steps):
             loss_of(model, step, parts[0]).backward()
             with CommDebugMode() as counting:
                 optimizer.step()
@@ -283,6 +304,7 @@ CASES = [
     zero_redundancy,
     each_by_itself,
     collectives,
+    paced,
     two_optimizers,
     resumed,
     resumed_replicas,

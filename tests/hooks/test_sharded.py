@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import dynoscope
+from dynoscope.schedule import FIRST
 from tests.hooks.ranks import OPTIMIZERS, SETUPS, STEPS, Net, train
 from tests.hooks.ranks_cases import BROKEN, killed, run_cases
 from tests.spawning import exit_codes, spawn
@@ -109,6 +110,14 @@ def test_training_is_bit_identical(two: Found) -> None:
 
 def test_two_collectives_where_measured_none_elsewhere(two: Found) -> None:
     assert two.all_say("collectives") == [2, 0] * (STEPS // 2)
+
+
+def test_processes_keep_to_one_budget(two: Found) -> None:
+    counts = two.all_say("paced")
+    assert counts[:FIRST] == [2] * FIRST
+    assert set(counts[FIRST:]) == {0, 2}
+    measured = dynoscope.open_run(two.folder / "paced").groups()["step"]
+    assert measured.tolist() == [step for step, n in enumerate(counts) if n]
 
 
 class TestReplicas:

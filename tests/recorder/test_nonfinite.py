@@ -106,7 +106,8 @@ def test_problems_that_change_at_every_step_are_one(tmp_path: Path) -> None:
     """A learning rate beyond all theory, another one at every step."""
     model = nn.Linear(4, 3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
-    with dynoscope.watch(model, optimizer, run=tmp_path / "run", quiet=True) as scope:
+    run = tmp_path / "run"
+    with dynoscope.watch(model, optimizer, run=run, every=1, quiet=True) as scope:
         for step in range(400):
             optimizer.param_groups[0]["lr"] = 10.0 + step
             for parameter in model.parameters():

@@ -34,7 +34,7 @@ def trained(
     moved = optimizer(model.parameters(), lr=3e-3, weight_decay=1 / BOX)  # type: ignore[call-arg]
     data = Digits()
     with dynoscope.watch(
-        model, moved, run=at, include=r"\.bias", strict=True, quiet=True
+        model, moved, run=at, every=1, include=r"\.bias", strict=True, quiet=True
     ):
         for _ in range(STEPS):
             images, labels = data.draw()

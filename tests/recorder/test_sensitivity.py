@@ -47,7 +47,7 @@ def settle(kind: str, pull: float, folder: Path, steps: int) -> dynoscope.Run:
     }
     optimizer = classes[kind](model.parameters(), **settings[kind])  # type: ignore[arg-type]
     with dynoscope.watch(
-        model, optimizer, run=folder, neurons=False, strict=True, quiet=True
+        model, optimizer, run=folder, every=1, neurons=False, strict=True, quiet=True
     ):
         for _ in range(steps):
             model().backward()

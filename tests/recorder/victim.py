@@ -13,7 +13,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     model = MixedNet()
     optimizer = OPTIMIZERS["lion"](model)
-    with dynoscope.watch(model, optimizer, run=sys.argv[1]) as scope:
+    with dynoscope.watch(model, optimizer, run=sys.argv[1], every=1) as scope:
         train(
             model,
             optimizer,

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     model = MixedNet()
     optimizer = OPTIMIZERS["lion"](model)
     remote = dynoscope.Remote(sys.argv[1], interval=float(sys.argv[2]))
-    with dynoscope.watch(model, optimizer, run=remote) as scope:
+    with dynoscope.watch(model, optimizer, run=remote, every=1) as scope:
         train(
             model,
             optimizer,
