@@ -30,6 +30,9 @@ ROLLED_ROWS: Final = 1 << 18
 AT_ONCE: Final = 8
 """Columns that are read at once for that, so that it needs little memory."""
 
+FEW_ROWS: Final = 1 << 14
+"""Rows of which all columns are read at once: they need little in any case."""
+
 Kind: TypeAlias = Literal["all", "thinned", "extremes", "means"]
 
 IntArray = npt.NDArray[np.int64]
@@ -140,11 +143,12 @@ def layer_columns(
     # What is recorded from now on would be in some of the columns only.
     last = max((last for _, last in ends), default=0)
     window = window._replace(stop=min(window.stop, last + 1))
-    is_short = sum(source.rows_near(near) for source in sources) <= ROLLED_ROWS
-    exponent = 0 if is_short else exponent_for(folder, near, points, ROLLED_ROWS)
+    rows = sum(source.rows_near(near) for source in sources)
+    exponent = 0 if rows <= ROLLED_ROWS else exponent_for(folder, near, points, ROLLED_ROWS)
     names, arrays = numbers_of("layers"), dict[str, FloatArray]()
-    for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
+    at_once = len(names) if rows <= FEW_ROWS else AT_ONCE
+    for start in range(0, len(names), at_once):
+        some = names[start : start + at_once]
         found = in_buckets(folder, some, list(members), window, exponent)
         arrays |= {name: coarse.mean for name, coarse in found.items()}
     coarse = found[some[0]]
