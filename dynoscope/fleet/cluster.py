@@ -48,7 +48,7 @@ class Cluster:
         """How many items are worked on at a time."""
         if self.client is None:
             return 1
-        threads: dict[str, int] = self.client.nthreads()  # type: ignore[no-untyped-call]
+        threads: dict[str, int] = self.client.nthreads()
         return max(sum(threads.values()), 1)
 
     def share(self, items: int) -> int:
@@ -69,7 +69,7 @@ class Cluster:
         else:
             # What runs hold may change between two calls.
             futures = self.client.map(function, bunches, pure=False)
-            found = self.client.gather(futures)  # type: ignore[no-untyped-call]
+            found = self.client.gather(futures)
         return list(itertools.chain.from_iterable(found))
 
     def close(self) -> None:
@@ -99,12 +99,14 @@ class Cluster:
         if isinstance(workers, int):
             if workers < 1:
                 raise DynoscopeError(f"client={workers}: pass one process or more")
-            place = LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=workers, threads_per_worker=1, dashboard_address=None
+            place = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # a port that is free
             )
             self._mine.append(place)
         try:
-            self._mine.append(Client(place))  # type: ignore[no-untyped-call]
+            self._mine.append(Client(place))
         except (OSError, ValueError, TypeError) as error:
             raise DynoscopeError(
                 f"no Dask scheduler answers at {workers!r} ({error}); start one with "

@@ -22,7 +22,7 @@ STYLES: Final = {
 }
 SEVERITIES: Final = (("errors", "red"), ("warnings", "yellow"), ("notes", "cyan"))
 
-NAME: Final = 22
+NAME: Final = 20
 """Characters of a run's name that fit into a line of 80; its end tells more."""
 
 
@@ -53,7 +53,9 @@ def print_fleet(
     """
     console = console or Console(highlight=False)
     metric = _metric(frame, metric)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True
+    )
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for head in ("steps", metric, "mrad", "of pred.", "dead", "odd"):

@@ -144,7 +144,9 @@ def layer_columns(
     last = max((last for _, last in ends), default=0)
     window = window._replace(stop=min(window.stop, last + 1))
     rows = sum(source.rows_near(near) for source in sources)
-    exponent = 0 if rows <= ROLLED_ROWS else exponent_for(folder, near, points, ROLLED_ROWS)
+    exponent = (
+        0 if rows <= ROLLED_ROWS else exponent_for(folder, near, points, ROLLED_ROWS)
+    )
     names, arrays = numbers_of("layers"), dict[str, FloatArray]()
     at_once = len(names) if rows <= FEW_ROWS else AT_ONCE
     for start in range(0, len(names), at_once):
