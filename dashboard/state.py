@@ -14,7 +14,6 @@ from dynoscope.dashboard.series import Series
 from dynoscope.dashboard.snapshots import Snapshots
 from dynoscope.findings import Finding
 from dynoscope.reader import Block, Run, pivot
-from dynoscope.reader.cost import COST, Cost
 from dynoscope.reader.rollup import (
     is_roll_up,
     members_of,
@@ -23,6 +22,9 @@ from dynoscope.reader.rollup import (
 )
 
 __all__ = ["COST", "CUMULATIVE", "RunState"]
+
+COST: Final = "dynoscope/hook_seconds"
+"""The scalar that holds what the hooks cost the training thread."""
 
 ROWS: Final = 1 << 17
 """Rows taken in at a time, so that a long run's first look needs little memory."""
@@ -200,6 +202,32 @@ class RunState:
             counted[name] = np.where(np.isnan(block[name]), np.nan, total)
             self._revived[name] = total[-1]
         return counted
+
+
+class Cost:
+    """What the hooks cost the training thread, over the run so far."""
+
+    def __init__(self) -> None:
+        self._seconds, self._steps = 0.0, 0
+        self._began, self._ended = np.inf, -np.inf
+
+    def add(self, wall_time: np.ndarray, seconds: np.ndarray) -> None:
+        """Add measured steps: when each ended, and what it cost."""
+        self._seconds += float(seconds.sum())
+        self._steps += len(seconds)
+        self._began = min(self._began, float(wall_time.min()))
+        self._ended = max(self._ended, float(wall_time.max()))
+
+    @property
+    def per_step(self) -> float | None:
+        """Mean seconds per measured step; None before the first one."""
+        return self._seconds / self._steps if self._steps else None
+
+    @property
+    def share(self) -> float | None:
+        """Share of the time from the first measured step to the last one."""
+        elapsed = self._ended - self._began
+        return self._seconds / elapsed if elapsed > 0 else None
 
 
 class _RollUp:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dynoscope.measurement import FloatArray
-from dynoscope.reader.cost import COST, OWN, Cost
 from dynoscope.reader.footers import EVERYTHING
 from dynoscope.reader.rollup import roll_up_columns
 from dynoscope.reader.series import layer_columns
@@ -26,6 +24,9 @@ SUMMARISED: Final = ("layers", "normalization", "scalars", "findings")
 
 BUCKETS: Final = 1000
 """Into how many buckets a long run falls, at least: its means are those of buckets."""
+
+OWN: Final = "dynoscope/"
+"""How the names of scalars begin that dynoscope logs itself."""
 
 SETTINGS: Final = ("lr", "weight_decay", "momentum", "beta1", "beta2")
 
@@ -64,8 +65,8 @@ class Summary:
         channels: channels of normalization layers.
         dead_channels: those that were dead when they were counted last.
         findings: how many there are, by severity.
-        cost_per_step: what the hooks took of the training thread, s a measured step.
-        cost_share: the same, as a share of the time.
+        cost_per_step: seconds that watching took, for each measured step.
+        cost_share: the same, as a share of the time that was watched.
     """
 
     name: str
@@ -111,11 +112,11 @@ class Summary:
 def summarise(run: "Run") -> Summary:
     """Read a run's tables, long ones in coarse, and sum it up."""
     standing, manifest = standing_of(run), run.manifest
-    scalars = run.table("scalars", ["step", "wall_time", "name", "value"])
+    scalars = run.table("scalars", ["step", "name", "value"])
     rotation = _rotation(run, manifest)
     channels, dead = _channels(run)
     severities = run.findings()["severity"].tolist()
-    cost = _cost(scalars)
+    cost, measured = run.cost, standing.measured
     return Summary(
         name=run.name,
         standing=standing,
@@ -128,7 +129,7 @@ def summarise(run: "Run") -> Summary:
         channels=channels,
         dead_channels=dead,
         findings={s: severities.count(s) for s in ("error", "warning", "note")},
-        cost_per_step=np.nan if cost.per_step is None else cost.per_step,
+        cost_per_step=cost.seconds / measured if measured else np.nan,
         cost_share=np.nan if cost.share is None else cost.share,
     )
 
@@ -160,7 +161,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _extents(scalars: pa.Table) -> dict[str, Extent]:
     """What was logged, in the order in which its names first came."""
-    frame = scalars.select(["step", "name", "value"]).to_pandas()
+    frame = scalars.to_pandas()
     found = {}
     for name, rows in frame.groupby("name", sort=False):
         if not str(name).startswith(OWN):
@@ -171,13 +172,6 @@ def _extents(scalars: pa.Table) -> dict[str, Extent]:
             ends = (known.min(), known.max()) if len(known) else (np.nan, np.nan)
             found[str(name)] = Extent(float(values[at]), *map(float, ends))
     return found
-
-
-def _cost(scalars: pa.Table) -> Cost:
-    cost, rows = Cost(), scalars.filter(pc.field("name") == COST)
-    if len(rows):
-        cost.add(rows["wall_time"].to_numpy(), rows["value"].to_numpy())
-    return cost
 
 
 def _channels(run: "Run") -> tuple[int, int]:

@@ -42,10 +42,13 @@ def test_files_of_all_kinds_and_awkward_names(tmp_path: Path) -> None:
     for seed, name in enumerate(("it's a run", "b", "c")):
         write_run(tmp_path / name, seed, steps=4)
     compact(tmp_path / "b")
-    sql = "SELECT run, count(*) n FROM scalars GROUP BY run ORDER BY run"
+    sql = """
+        SELECT run, count(*) n FROM scalars WHERE name IN ('loss', 'accuracy')
+        GROUP BY run ORDER BY run
+    """
     fleet = open_fleet(tmp_path)
     assert fleet.sql(sql).to_dict("list") == {
-        "run": ["b", "c", "it's a run"], "n": [12, 8, 8],
+        "run": ["b", "c", "it's a run"], "n": [8, 4, 4],
     }  # fmt: skip
     assert fleet.sql("SELECT 1 AS one")["one"].tolist() == [1]
 
