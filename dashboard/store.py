@@ -12,6 +12,7 @@ from typing import Any, Final
 from dynoscope.dashboard.state import RunState
 from dynoscope.errors import RunNotFoundError, StoreError
 from dynoscope.reader import Run, shelf
+from dynoscope.reader.standing import standing_of
 from dynoscope.schema.folder import MANIFEST
 
 __all__ = ["Entry", "Store"]
@@ -187,26 +188,17 @@ class Store:
 
 
 def _row(key: str, run: Run) -> dict[str, Any]:
-    status, manifest = run.status, run.manifest
-    problems = list(manifest["problems"])
-    exception = manifest["exception"]
-    if run.staleness:
-        problems.append(run.staleness)
-    if status == "lost":
-        problems.append(
-            "Its process is gone and did not say how it ended (killed, or out of "
-            "memory): all that reached the disk is shown."
-        )
+    standing = standing_of(run)
     return {
         "id": key,
-        "status": status,
-        "note": "\n".join([exception] if exception else []),
-        "problems": problems,
-        "model": manifest["model"]["name"],
-        "optimizer": manifest["optimizer"]["name"],
-        "step": manifest["progress"]["step"],
-        "updated": manifest["ended"] or manifest["heartbeat"],
-        "created": float(manifest["created"]),
+        "status": standing.status,
+        "note": standing.exception,
+        "problems": list(standing.problems),
+        "model": standing.model,
+        "optimizer": standing.optimizer,
+        "step": standing.step,
+        "updated": standing.updated,
+        "created": standing.created,
     }
 
 

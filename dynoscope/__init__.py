@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UncomparableError,
         UnwatchableError,
     )
+    from dynoscope.fleet import Fleet, open_fleet
     from dynoscope.hooks import register_optimizer
     from dynoscope.reader import Run, find_runs, open_run
     from dynoscope.remote import Remote
@@ -35,6 +36,7 @@ _HOMES = {
     "DynoscopeError": "errors",
     "DynoscopeWarning": "errors",
     "FindingError": "errors",
+    "Fleet": "fleet",
     "MeasurementError": "errors",
     "Prediction": "calculator",
     "Remote": "remote",
@@ -48,6 +50,7 @@ _HOMES = {
     "UncomparableError": "errors",
     "UnwatchableError": "errors",
     "find_runs": "reader",
+    "open_fleet": "fleet",
     "open_run": "reader",
     "predict": "calculator",
     "register_optimizer": "hooks",
@@ -59,6 +62,7 @@ __all__ = [
     "DynoscopeError",
     "DynoscopeWarning",
     "FindingError",
+    "Fleet",
     "MeasurementError",
     "Prediction",
     "Remote",
@@ -72,6 +76,7 @@ __all__ = [
     "UncomparableError",
     "UnwatchableError",
     "find_runs",
+    "open_fleet",
     "open_run",
     "predict",
     "register_optimizer",

@@ -114,6 +114,45 @@ def findings(
 
 
 @app.command()
+def fleet(
+    places: Annotated[
+        list[str], typer.Argument(help="Folders of runs, or URIs; * may stand in them.")
+    ],
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="A Dask scheduler, tcp://host:8786, or how many processes."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="Column to sort by: last.loss, -step.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Logged number to show; loss if there is one.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write all columns to this file.")
+    ] = None,
+    athena: Annotated[
+        str | None, typer.Option(help="Print SQL by which Athena reads this table.")
+    ] = None,
+) -> None:
+    """Sum up many runs, a line each."""
+    from dynoscope.fleet import open_fleet
+    from dynoscope.fleet.text import print_fleet, sorted_by
+
+    workers = int(cluster) if cluster and cluster.isdecimal() else cluster
+    with _plain_errors(), open_fleet(places, workers) as opened:
+        if athena is not None:
+            print(opened.athena(athena), end="")
+            return
+        frame = opened.summaries()
+        frame = frame if sort is None else sorted_by(frame, sort)
+        if csv is not None:
+            frame.to_csv(csv, index=False)
+            print(f"dynoscope: wrote {csv}", file=sys.stderr)
+        print_fleet(frame, metric)
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A run's folder.")],
     uri: Annotated[str, typer.Argument(help="Where to: s3://bucket/runs/lion.")],

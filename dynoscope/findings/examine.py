@@ -39,6 +39,9 @@ def examine(
 
     Raises:
         RuntimeError: rules failed; the message names them and says why.
+
+    Warns:
+        DynoscopeWarning: names each file that is damaged and was skipped.
     """
     judge = Judge(subject_of(run.manifest), thresholds, rules)
     layers, norms = (run.cursor(name) for name in ("layers", "normalization"))
@@ -57,6 +60,7 @@ def examine(
         found += judge.feed(tables)
     if run.status != "running":
         found += judge.finish()
+    run.warn_of([*layers.problems.values(), *norms.problems.values()])
     if judge.problems:
         raise RuntimeError("; ".join(judge.problems))
     return found

@@ -6,6 +6,7 @@ from dynoscope.reader.levels import Overview
 from dynoscope.reader.run import Run, open_run
 from dynoscope.reader.series import Series
 from dynoscope.reader.shelf import Shelf, shelf
+from dynoscope.reader.summary import Summary
 from dynoscope.reader.thin import thin
 from dynoscope.schema.pivot import Block, pivot
 
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "Series",
     "Shelf",
+    "Summary",
     "find_runs",
     "open_run",
     "pivot",

@@ -29,6 +29,7 @@ from dynoscope.reader.selection import (
     listed,
 )
 from dynoscope.reader.sources import retried, sources_in
+from dynoscope.reader.summary import SUMMARISED, Summary, summarise
 from dynoscope.reader.views import Views
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
@@ -256,6 +257,12 @@ class Run(Views):
         frame = frame.drop_duplicates(["rule", "layer"], ignore_index=True)
         frame["evidence"] = frame["evidence"].map(json.loads)
         return frame
+
+    def summary(self) -> Summary:
+        """The run in one row: settings, last losses, rotation, findings, cost."""
+        for table in SUMMARISED:
+            self._bring(table)
+        return summarise(self)
 
     def table(
         self,

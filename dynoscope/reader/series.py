@@ -16,7 +16,7 @@ from dynoscope.reader.sources import numbers, retried, sources_in
 from dynoscope.reader.thin import thin
 from dynoscope.schema.levels import numbers_of
 
-__all__ = ["Kind", "Series", "curve", "rolled_curve"]
+__all__ = ["Columns", "Kind", "Series", "curve", "layer_columns", "rolled_curve"]
 
 MOST_ROWS: Final = 1 << 23
 """Rows that are looked at for one curve; where it takes more, a level is read."""
@@ -29,6 +29,9 @@ ROLLED_ROWS: Final = 1 << 18
 
 AT_ONCE: Final = 8
 """Columns that are read at once for that, so that it needs little memory."""
+
+FEW_ROWS: Final = 1 << 14
+"""Rows of which all columns are read at once: they need little in any case."""
 
 Kind: TypeAlias = Literal["all", "thinned", "extremes", "means"]
 
@@ -52,6 +55,23 @@ class Series:
     step: IntArray
     value: FloatArray
     kind: Kind
+    problems: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Columns of `layers`, as a roll-up takes them.
+
+    Attributes:
+        step: ascending, shape (steps,).
+        arrays: by name, shape (steps, layers), float64.
+        width: 1 if these are all rows; else they are means over so many steps.
+        problems: what could not be read, by file.
+    """
+
+    step: IntArray
+    arrays: dict[str, FloatArray]
+    width: int
     problems: list[str]
 
 
@@ -97,28 +117,46 @@ def rolled_curve(
         window: which steps.
         points: about how many points at most.
     """
+    columns = layer_columns(folder, members, window, points)
+    with np.errstate(all="ignore"):  # infinite norms are measured, too
+        values = roll_up_columns(columns.arrays)[metric]
+    kept = thin(columns.step, values, points)
+    kind: Kind = "thinned" if len(kept) < len(values) else "all"
+    kind = kind if columns.width == 1 else "means"
+    return Series(columns.step[kept], values[kept], kind, columns.problems)
+
+
+def layer_columns(
+    folder: Path, members: Mapping[str, int], window: Window, points: int
+) -> Columns:
+    """All columns of `layers`: every row of some layers, or means of buckets.
+
+    Args:
+        folder: the folder of `layers`.
+        members: the layers, and how many elements each has.
+        window: which steps.
+        points: about how many buckets, where there are too many rows.
+    """
     near = window._replace(curves=list(members))
     sources = retried(folder, lambda: sources_in(folder, []))
     ends = [ends for source in sources if (ends := source.steps()) is not None]
     # What is recorded from now on would be in some of the columns only.
     last = max((last for _, last in ends), default=0)
     window = window._replace(stop=min(window.stop, last + 1))
-    is_short = sum(source.rows_near(near) for source in sources) <= ROLLED_ROWS
-    exponent = 0 if is_short else exponent_for(folder, near, points, ROLLED_ROWS)
+    rows = sum(source.rows_near(near) for source in sources)
+    exponent = (
+        0 if rows <= ROLLED_ROWS else exponent_for(folder, near, points, ROLLED_ROWS)
+    )
     names, arrays = numbers_of("layers"), dict[str, FloatArray]()
-    for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
+    at_once = len(names) if rows <= FEW_ROWS else AT_ONCE
+    for start in range(0, len(names), at_once):
+        some = names[start : start + at_once]
         found = in_buckets(folder, some, list(members), window, exponent)
         arrays |= {name: coarse.mean for name, coarse in found.items()}
     coarse = found[some[0]]
     numel = np.array([*members.values()], float)
     arrays["numel"] = np.broadcast_to(numel, coarse.mean.shape)
-    with np.errstate(all="ignore"):  # infinite norms are measured, too
-        values = roll_up_columns(arrays)[metric]
-    kept = thin(coarse.step, values, points)
-    kind: Kind = "thinned" if len(kept) < len(values) else "all"
-    kind = kind if coarse.width == 1 else "means"
-    return Series(coarse.step[kept], values[kept], kind, coarse.problems)
+    return Columns(coarse.step, arrays, coarse.width, coarse.problems)
 
 
 def _rows(

@@ -14,6 +14,7 @@ from dynoscope.reader.query import run_query
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_ups_of
 from dynoscope.reader.selection import Range, window_of
 from dynoscope.reader.series import Series, curve, rolled_curve
+from dynoscope.reader.sources import Source, sources_in
 from dynoscope.schema import TABLES
 from dynoscope.schema import metric as metric_of
 
@@ -26,10 +27,12 @@ class Views(abc.ABC):
     Attributes:
         path: the run's folder, or its URI.
         folder: the folder that is read.
+        heard: what is damaged is put here, if it is a list; else it is a warning.
     """
 
     path: Path | str
     folder: Path
+    heard: list[str] | None = None  # warnings are of a process, not of a thread
 
     @property
     @abc.abstractmethod
@@ -147,6 +150,11 @@ class Views(abc.ABC):
         self.warn_of(problems)
         return frame
 
+    def sources(self, table: str, problems: list[str]) -> list[Source]:
+        """The files of a table that count, brought up to date; see `sources_in`."""
+        self._bring(table)
+        return sources_in(self.folder / table, problems)
+
     def check_layers(
         self, names: Sequence[str], known: Sequence[str] | None = None
     ) -> None:
@@ -160,6 +168,10 @@ class Views(abc.ABC):
 
     def warn_of(self, problems: Sequence[str]) -> None:
         """Name what is damaged; while a run is written that is no news."""
-        if problems and self.status != "running":
-            for problem in problems:
-                warnings.warn(f"{self.path}: {problem}", DynoscopeWarning, stacklevel=4)
+        if not problems or self.status == "running":
+            return
+        if self.heard is not None:
+            self.heard += [each for each in problems if each not in self.heard]
+            return
+        for problem in problems:
+            warnings.warn(f"{self.path}: {problem}", DynoscopeWarning, stacklevel=4)

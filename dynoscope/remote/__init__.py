@@ -1,6 +1,7 @@
 """Runs in an object store: sent up while they are recorded, brought down to be read."""
 
-from dynoscope.remote.catalog import Catalog
+from dynoscope.remote.catalog import Catalog, runs_below
+from dynoscope.remote.places import name_of
 from dynoscope.remote.push import push
 from dynoscope.remote.replica import Replica
 from dynoscope.remote.spool import Place, Remote, checked_out, said
@@ -15,7 +16,9 @@ __all__ = [
     "checked_out",
     "is_uri",
     "joined",
+    "name_of",
     "push",
+    "runs_below",
     "said",
     "shown",
 ]

@@ -12,7 +12,7 @@ from dynoscope.remote.replica import INTERVAL, Replica
 from dynoscope.remote.store import Listed, Store
 from dynoscope.schema.folder import MANIFEST
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "runs_below"]
 
 SHARE: Final = 0.2
 """Share of the time that may be spent listing: what takes long is done less often."""
@@ -87,3 +87,18 @@ def _outermost(listed: Mapping[str, Listed]) -> dict[str, Listed]:
         if file == MANIFEST and not any(run in found for run in above if run != key):
             found[key] = listed[name]
     return dict(sorted(found.items()))
+
+
+def runs_below(uri: str) -> dict[str, int]:
+    """Runs below a URI by their path there, "" if it is one: bytes, as it is listed.
+
+    Raises:
+        StoreError: it cannot be read; the message says why.
+    """
+    listed = Store(uri).list()
+    sizes = dict.fromkeys(_outermost(listed), 0)
+    for name, object_ in listed.items():
+        for above in ["", *itertools.accumulate(name.split("/"), "{}/{}".format)]:
+            if above in sizes:
+                sizes[above] += object_.size
+    return sizes

@@ -18,6 +18,10 @@ which row each of the files begins that it is made of.
 
 Levels belong to the segment of the same numbers, and count as long as it does. They
 may be missing.
+
+Of a run that has ended, or was compacted, a table's folder holds Parquet files that all
+count, and nothing else: parts and segments of different numbers. So any engine that is
+given `runs/*/layers/*.parquet`, or the folders, reads every row once.
 """
 
 import re
