@@ -54,7 +54,7 @@ class Bar(NamedTuple):
 
 _WALL, _CPU = "wall ratio", "CPU ratio"
 _GPT, _CONV = "GPT, every step", "convolutions, every step"
-_OWN = "own account by added time"
+_OWN = "own account by added wall time"
 
 BARS: Final[Sequence[Bar]] = (
     Bar(f"{_GPT}, layers: wall", "overhead", "gpt, layers, every step", _WALL, 1.05),
@@ -83,7 +83,7 @@ BARS: Final[Sequence[Bar]] = (
     ),
     *(
         Bar(
-            f"{words}: what the run says it took, by the time added",
+            f"{words}: time that the run says it took, by wall time added",
             *("overhead", f"{task}, + neurons, every step", _OWN, 1.2),
             least=0.8,
         )

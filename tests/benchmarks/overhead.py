@@ -94,17 +94,22 @@ def compared(task: str, played: Mapping[str, Played]) -> list[Figure]:
 
 
 def own_cost(task: str, arm: str, played: Mapping[str, Played]) -> list[Figure]:
-    """What a run says that it took, against the time that it added to the training."""
+    """What a run says that it took, against the time that it added to the training.
+
+    Without its end, which it cannot record any more.
+    """
     its, base = played[arm], bare_step(played)
-    added, said = [], []
-    for turn, cost, bare in zip(its.turns, its.costs, base, strict=True):
-        added.append((cost.wall - bare.wall) * len(turn))
-        said.append(sum(its.recorded.costs.get(step, 0.0) for step in turn))
     case, steps = f"{task}, {arm}", len(its.turns) * len(its.turns[0])
-    step = sum(cost.wall for cost in base) / len(base)
+    said = sum(its.recorded.costs.get(s, 0.0) for turn in its.turns for s in turn)
+    said /= steps
+    wall = statistics.mean(cost.wall for cost in its.costs) - its.end.wall
+    cpu = statistics.mean(cost.cpu for cost in its.costs) - its.end.cpu
+    wall -= (bare := statistics.mean(cost.wall for cost in base))
+    cpu -= statistics.mean(cost.cpu for cost in base)
     return [
-        once(case, "share of the time, by its own account", sum(said) / steps / step),
-        once(case, "own account by added time", sum(said) / sum(added)),
+        once(case, "own account, share of a bare step", said / bare),
+        once(case, "own account by added wall time", said / wall),
+        once(case, "own account by added CPU time", said / cpu),
     ]
 
 

@@ -63,7 +63,8 @@ def _overhead(figures: Sequence[Figure]) -> "Drawing":
     from matplotlib import pyplot
 
     found = {(figure.case, figure.what): figure for figure in figures}
-    shown = [arm for arm in reversed(list(arms.ARMS)) if arm != "bare"]
+    order = [arm for arm in reversed(list(arms.ARMS)) if arm != "bare"]
+    shown = [arm for arm in order if (f"conv, {arm}", "wall ratio") in found]
     drawing, sides = pyplot.subplots(1, 2, figsize=(9, 4.2), sharey=True)
     for axes, (task, title) in zip(
         sides, {"gpt": "GPT, 10.9M", "conv": "12 conv + BatchNorm"}.items(), strict=True
@@ -76,7 +77,9 @@ def _overhead(figures: Sequence[Figure]) -> "Drawing":
             axes.plot([], [], "o", color=colour, ms=4, label=what)
         axes.axvline(1, color=INK, lw=0.8, alpha=0.5)
         axes.set(title=title, xlabel="time of a step, unwatched = 1", xscale="log")
-        ticks = [t for t in (1, 1.1, 1.5, 2, 3, 5, 8, 12) if t <= axes.get_xlim()[1]]
+        ticks = [
+            t for t in (1, 1.25, 1.5, 2, 3, 4, 6, 9, 14) if t <= axes.get_xlim()[1]
+        ]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     sides[0].set_yticks(range(len(shown)), shown)
@@ -115,6 +118,7 @@ def _growth(figures: Sequence[Figure]) -> "Drawing":
     right.plot(x, line, color=INK, lw=1, alpha=0.6, label=label)
     right.set(title="by size, every step", xlabel="million parameters", ylabel="ms")
     right.set_xticks(x, map(str, x))
+    right.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
     right.minorticks_off()
     right.legend()
     drawing.tight_layout()

@@ -16,6 +16,10 @@ __all__ = ["README", "put", "section"]
 README: Final = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->\n"
 
+PLOTS: Final = {
+    "overhead": "What watching costs, in every setting and beside other tools",
+    "growth": "What that is over 100,000 steps, and from 1 M to 100 M parameters",
+}
 HEADINGS: Final = {"gpt": "GPT, 10.9M", "conv": "12 conv + BatchNorm"}
 
 
@@ -26,18 +30,17 @@ def section(results: Path) -> str:
     grid = [*parts.get("budget", []), *parts.get("overhead", [])]
     for task in TASKS:  # the default has long turns, apart from the other tools
         parts["overhead"] = [*parts.get("overhead", []), *less_added(task, ARM, grid)]
-    lines = [
-        *_measured_on(machine.load(results)),
-        *(f"{HEADINGS[name]}: {task.words}." for name, task in TASKS.items()),
-        "",
-        *_grid(grid),
-        "",
-        *_bars(parts),
-        "",
-        "![What watching costs](tests/benchmarks/results/overhead.svg)",
-        "![How that grows](tests/benchmarks/results/growth.svg)",
+    facts = machine.load(results)
+    if not facts:
+        return "Nothing has been measured yet.\n"
+    networks = [f"{HEADINGS[name]}: {task.words}." for name, task in TASKS.items()]
+    blocks = [[*_measured_on(facts), *networks], _grid(grid), _bars(parts)]
+    blocks += [
+        [f"![{words}](tests/benchmarks/results/{name}.svg)"]
+        for name, words in PLOTS.items()
+        if (results / f"{name}.svg").exists()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
 def put(results: Path, readme: Path = README) -> None:
@@ -89,7 +92,7 @@ def _grid(figures: Sequence[Figure]) -> list[str]:
         ]
         if any(cells):
             lines.append(_row([_words(arm), *cells]))
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def _words(arm: str) -> str:

@@ -34,7 +34,7 @@ class Recorded(NamedTuple):
     Attributes:
         measured: the steps at which it measured.
         counted: those at which it filled histograms.
-        costs: seconds that it says it took, by measured step.
+        costs: seconds that it says it took, by step; threads' where they were told.
     """
 
     measured: frozenset[int] = frozenset()
@@ -103,16 +103,12 @@ class Training:
 def read(folder: Path) -> Recorded:
     """What a run of dynoscope says of itself."""
     run = dynoscope.open_run(folder)
-    scalars = run.scalars()
-    for scalar in ("dynoscope/cost_seconds", "dynoscope/hook_seconds"):
-        own = scalars[scalars["name"] == scalar]
-        if len(own):
-            break
-    histograms = run.histograms()
+    names = [f"dynoscope/{who}_seconds" for who in ("hook", "device", "background")]
+    own = run.scalars(names).groupby("step")["value"].sum()
     return Recorded(
-        frozenset(run.layers(["numel"])["step"]),
-        frozenset(histograms["step"]),
-        dict(zip(own["step"], own["value"], strict=True)),
+        frozenset(run.layers(["step"])["step"]),
+        frozenset(run.histograms()["step"]),
+        dict(zip(own.index.tolist(), own.tolist(), strict=True)),
     )
 
 

@@ -50,12 +50,14 @@ class Played(NamedTuple):
     """What became of an arm.
 
     Attributes:
-        costs: of one step, by round; the end of the arm is spread over all.
+        costs: of one step, by round, with its part of the end.
+        end: what the end of the arm added to each.
         turns: the steps of each round.
         recorded: what its run says.
     """
 
     costs: list[Cost]
+    end: Cost
     turns: list[range]
     recorded: Recorded
 
@@ -141,15 +143,13 @@ def _work(pipe: Connection, match: Match, arm: str) -> None:
 
 
 def _played(match: Match, player: _Player, turns: Sequence[Cost]) -> Played:
-    end, recorded = player.end()
     count = match.steps * match.rounds
+    ending, recorded = player.end()
+    end = Cost(ending.wall / count, ending.cpu / count)
     costs = [
-        Cost(
-            cost.wall / match.steps + end.wall / count,
-            cost.cpu / match.steps + end.cpu / count,
-        )
+        Cost(cost.wall / match.steps + end.wall, cost.cpu / match.steps + end.cpu)
         for cost in turns
     ]
     first = match.tiny + match.warm_up
     starts = range(first, first + count, match.steps)
-    return Played(costs, [range(s, s + match.steps) for s in starts], recorded)
+    return Played(costs, end, [range(s, s + match.steps) for s in starts], recorded)
