@@ -10,11 +10,14 @@ import argparse
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from typing import Final
 
 from tests.benchmarks.options import RESULTS, parse
 from tests.benchmarks.plots import draw
 from tests.benchmarks.table import put, section
+
+__all__ = ["PARTS", "present"]
 
 PARTS: Final = (
     "startup",
@@ -36,15 +39,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(PARTS))
     options = parse(__doc__, parser)
-    names = options.names or [part for part in PARTS if _is_there(part)]
+    names = options.names or present()
     if unknown := set(names) - {*PARTS, "table"}:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join(PARTS)}, table")
     flags = ["--threads", str(options.threads), "--results", str(options.results)]
     flags += ["--quick"] * options.quick
-    for name in names:
-        if name != "table":
-            module = f"{__package__}.{name}"
-            subprocess.run([sys.executable, "-m", module, *flags], check=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        flags += ["--scratch", scratch]
+        for name in names:
+            if name != "table":
+                module = f"tests.benchmarks.{name}"
+                subprocess.run([sys.executable, "-m", module, *flags], check=True)
     draw(options.results)
     if options.results == RESULTS:
         put(options.results)
@@ -52,8 +57,10 @@ def main() -> None:
         print(section(options.results))
 
 
-def _is_there(part: str) -> bool:
-    return importlib.util.find_spec(f"{__package__}.{part}") is not None
+def present() -> list[str]:
+    """The parts that there are."""
+    found = importlib.util.find_spec
+    return [part for part in PARTS if found(f"tests.benchmarks.{part}")]
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def watch(interval: int | None, options: Mapping[str, Any]) -> Arm:
 
 def each(interval: int) -> Callable[[int], bool]:
     """The first step, where buffers are made, and one in so many after it."""
-    return lambda step: step == 0 or step % interval == interval // 2
+    return lambda step: step == 0 or step % interval == interval // 4
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ from tests.benchmarks.overhead import compared, keep_rounds, own_cost
 from tests.benchmarks.tasks import TASKS
 from tests.benchmarks.turns import Match, play
 
-TURNS: Final = {"gpt": 24, "conv": 300}
+TURNS: Final = {"gpt": 24, "conv": 250}
 """Steps of a turn: several measurements."""
 
-ROUNDS: Final = {"gpt": 6, "conv": 8}
+ROUNDS: Final = {"gpt": 5, "conv": 6}
 
 TINY, LAST = 88, 14
 """Steps before the first turn: on small batches, and then on those of the turns, so

@@ -42,6 +42,9 @@ from tests.benchmarks.options import parse
 
 _T = TypeVar("_T")
 
+LONG = "long"
+"""Name of the run, for other parts that read it."""
+
 LOOKS = 4
 """At a run by the reader, each in a process of its own; the first is cold."""
 
@@ -312,7 +315,7 @@ def main() -> None:
         return
     steps = options.steps or (2_000 if options.quick else 100_000)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or Path(scratch) / "run"
+        folder = options.folder or (options.scratch or Path(scratch)) / LONG
         if folder.exists():
             shutil.rmtree(folder)
         keep("long_run", measure(folder, steps, options.layers), options)

@@ -18,6 +18,7 @@ class Options(argparse.Namespace):
         quick: a smoke test: everything is run, nothing is measured well.
         results: folder for the CSV files.
         threads: of torch.
+        scratch: folder for runs that several parts read, None for none.
         began: when the part did, by `time.time`.
         load: average over the minute before.
     """
@@ -25,6 +26,7 @@ class Options(argparse.Namespace):
     quick: bool
     results: Path
     threads: int
+    scratch: Path | None
     began: float
     load: float
 
@@ -36,6 +38,7 @@ def parse(doc: str | None, parser: argparse.ArgumentParser | None = None) -> Opt
     parser.add_argument("--quick", action="store_true", help="a smoke test")
     parser.add_argument("--results", type=Path, help="folder for the CSV files")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    parser.add_argument("--scratch", type=Path, help="for runs that parts share")
     began = Options(began=time.time(), load=os.getloadavg()[0])
     options = parser.parse_args(namespace=began)
     if options.results is None:

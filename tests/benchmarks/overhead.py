@@ -3,7 +3,7 @@
 Ratios are to the mean of both bare arms of the same round. The tools do not record the
 same: only dynoscope has angles, predictions and neurons.
 
-    python -m tests.benchmarks.overhead [--task gpt] [--rounds 30] [--threads 2]
+    python -m tests.benchmarks.overhead [--task gpt] [--rounds 24] [--threads 2]
 """
 
 import argparse
@@ -34,7 +34,7 @@ __all__ = ["compared", "keep_rounds", "less_added", "own_cost"]
 TURNS = {"gpt": 2, "conv": 20}
 """Steps of a turn."""
 
-ROUNDS = {"gpt": 30, "conv": 24}
+ROUNDS = {"gpt": 24, "conv": 20}
 
 SPACED = {
     arms.name(quantity, interval): steps

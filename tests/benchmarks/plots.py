@@ -77,9 +77,7 @@ def _overhead(figures: Sequence[Figure]) -> "Drawing":
             axes.plot([], [], "o", color=colour, ms=4, label=what)
         axes.axvline(1, color=INK, lw=0.8, alpha=0.5)
         axes.set(title=title, xlabel="time of a step, unwatched = 1", xscale="log")
-        ticks = [
-            t for t in (1, 1.25, 1.5, 2, 3, 4, 6, 9, 14) if t <= axes.get_xlim()[1]
-        ]
+        ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 9, 14) if t <= axes.get_xlim()[1]]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     sides[0].set_yticks(range(len(shown)), shown)
