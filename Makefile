@@ -32,9 +32,8 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.bench  ## what watching costs, beside other tools; then the optimizers
-	$(BIN)/python -m tests.benchmarks.overhead $(ARGS)
-	$(BIN)/python -m tests.benchmarks.optimizers
+bench: .venv/.bench  ## speed and size, then the table in the README; 25 minutes
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -117,4 +117,4 @@ def test_starting_loads_no_torch(command: list[str]) -> None:
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "pandas", "pyarrow", "dash"}
+    assert not imported & {"torch", "pandas", "pyarrow", "duckdb", "dash"}

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,10 +37,17 @@ from dynoscope.measurement import (
 )
 from dynoscope.recorder import Recorder
 from dynoscope.sealing import Sealer, compact
+from tests.benchmarks.figures import Figure, keep, middle, once
+from tests.benchmarks.options import parse
 
 _T = TypeVar("_T")
 
-RESULTS = Path(__file__).parent / "results" / "long_run.json"
+LONG = "long"
+"""Name of the run, for other parts that read it."""
+
+LOOKS = 4
+"""At a run by the reader, each in a process of its own; the first is cold."""
+
 SHAPES = {"attention": (384, 384), "mlp": (1536, 384), "norm": (384,)}
 NOISES = 257
 """Different steps that are made up; a prime, so that batches differ, too."""
@@ -242,7 +249,7 @@ def _compacted(folder: Path) -> dict[str, float]:
     seconds = time.perf_counter() - start
     paths = [*folder.glob("layers/*"), *folder.glob("levels/layers-*")]
     size = sum(path.stat().st_size for path in paths)
-    return {"seconds": seconds, "MB": _megabytes(), "bytes of layers": size}
+    return {"seconds": seconds, "MB": _megabytes(), "bytes": size}
 
 
 def _elsewhere(what: str, folder: Path) -> dict[str, float]:
@@ -252,47 +259,66 @@ def _elsewhere(what: str, folder: Path) -> dict[str, float]:
     return found
 
 
+def _figures(found: Mapping[str, float], case: str) -> list[Figure]:
+    """Seconds, megabytes and counts, by what they are called."""
+    figures = []
+    for what, value in found.items():
+        if what.startswith("MB"):
+            figures.append(once(case, what.replace("MB", "memory"), value, "MB"))
+        elif what == "buckets":
+            figures.append(once(case, what, value))
+        else:
+            figures.append(once(case, what, 1e3 * value, "ms"))
+    return figures
+
+
+def measure(folder: Path, steps: int, layers: int) -> list[Figure]:
+    """Write a run, weigh it, seal it, read it."""
+    written = write_run(folder, steps, layers)
+    weighed = sizes(folder)
+    compacting = _elsewhere("--compact", folder)
+    forget(folder)
+    looks = [_elsewhere("--read", folder) for _ in range(LOOKS)]
+    rows = written.rows
+    warm = [_figures(look, "read, warm") for look in looks[1:]]
+    return [
+        once("run", "steps", steps),
+        once("run", "layers", layers),
+        once("write", "rows per second", rows / written.seconds),
+        once("write", "CPU per row", 1e6 * written.cpu / rows, "us"),
+        once("write", "closing", written.closing, "s"),
+        once("write", "memory", _megabytes(), "MB"),
+        *(once("disk", kind, count) for kind, count in sorted(weighed.items())),
+        once("disk", "a row of layers, compact", compacting["bytes"] / rows, "bytes"),
+        once("compact", "time", compacting["seconds"], "s"),
+        once("compact", "memory", compacting["MB"], "MB"),
+        *_figures(looks[0], "read, cold"),
+        *(
+            middle(same[0].case, same[0].what, [f.value for f in same], same[0].unit)
+            for same in zip(*warm, strict=True)
+        ),
+    ]
+
+
 def main() -> None:
-    """Write, weigh, read; print it all, and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100_000)
+    """Write, weigh, read."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--layers", type=int, default=300)
     parser.add_argument("--folder", type=Path, help="keep the run here")
     parser.add_argument("--read", action="store_true", help="only read that run")
     parser.add_argument("--compact", action="store_true", help="only seal that run")
-    options = parser.parse_args()
+    options = parse(__doc__, parser)
     if options.read or options.compact:
         work = opened if options.read else _compacted
         print(json.dumps(work(options.folder)))
         return
+    steps = options.steps or (2_000 if options.quick else 100_000)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or Path(scratch) / "run"
+        folder = options.folder or (options.scratch or Path(scratch)) / LONG
         if folder.exists():
             shutil.rmtree(folder)
-        load = os.getloadavg()[0]
-        written = write_run(folder, options.steps, options.layers)
-        weighed = sizes(folder)
-        compacting = _elsewhere("--compact", folder)
-        forget(folder)
-        looks = [_elsewhere("--read", folder) for _ in range(4)]
-    result = {
-        "steps": options.steps,
-        "layers": options.layers,
-        "load": load,
-        "rows a second": written.rows / written.seconds,
-        "seconds to close": written.closing,
-        "MB of the writer": _megabytes(),
-        "CPU microseconds a row": 1e6 * written.cpu / written.rows,
-        "bytes a row": compacting["bytes of layers"] / written.rows,
-        "files": weighed,
-        "compact": compacting,
-        "cold": looks[0],
-        "warm": {
-            key: statistics.median(look[key] for look in looks[1:]) for key in looks[0]
-        },
-    }
-    print(json.dumps(result, indent=1))
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        keep("long_run", measure(folder, steps, options.layers), options)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Gpt", "conv_net", "gpt_loss"]
+__all__ = ["Gpt", "conv_loss", "conv_net", "gpt_loss"]
 
 VOCABULARY, CONTEXT, WIDTH, BLOCKS, HEADS = 256, 128, 384, 6, 6
 
@@ -46,9 +46,9 @@ class Gpt(nn.Module):
         return scores
 
 
-def gpt_loss(model: nn.Module) -> Tensor:
-    """Next-token loss of a batch of 8 x 128 random tokens."""
-    tokens = torch.randint(VOCABULARY, (8, CONTEXT + 1))
+def gpt_loss(model: nn.Module, batch: int = 8, context: int = CONTEXT) -> Tensor:
+    """Next-token loss of a batch of random tokens."""
+    tokens = torch.randint(VOCABULARY, (batch, context + 1))
     scores = model(tokens[:, :-1]).flatten(0, 1)
     return functional.cross_entropy(scores, tokens[:, 1:].flatten())
 
@@ -67,7 +67,7 @@ def conv_net() -> nn.Module:
     )
 
 
-def conv_loss(model: nn.Module) -> Tensor:
-    """Classification loss of a batch of 8 random images of 32 x 32."""
-    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+def conv_loss(model: nn.Module, batch: int = 8, side: int = 32) -> Tensor:
+    """Classification loss of a batch of random square images."""
+    images, labels = torch.randn(batch, 3, side, side), torch.randint(10, (batch,))
     return functional.cross_entropy(model(images), labels)

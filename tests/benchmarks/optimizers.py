@@ -8,26 +8,21 @@ against the first says how noisy it was.
 """
 
 import argparse
-import csv
-import os
-import platform
-import statistics
+import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 from dynoscope.optim import L1, Lion, LionK, NormGD, OrtSepNorm, Rotational, SepNorm
+from tests.benchmarks.figures import Figure, keep, middle
 from tests.benchmarks.models import Gpt
+from tests.benchmarks.options import parse
 
-RESULTS = Path(__file__).parent / "results" / "optimizers.csv"
 STEPS = 4  # of an arm's turn
 
 
@@ -38,37 +33,32 @@ class Cost(NamedTuple):
     cpu: float
 
 
-class Arm(NamedTuple):
-    """An optimizer, and the share of AdamW's time that it may take at most."""
-
-    make: Callable[[Iterable[Parameter]], Optimizer]
-    bar: float | None = None
-
+Make = Callable[[Iterable[Parameter]], Optimizer]
 
 BASE = "AdamW foreach"
-ARMS = {
-    BASE: Arm(partial(AdamW, foreach=True)),
-    f"{BASE} again": Arm(partial(AdamW, foreach=True)),
-    "Lion": Arm(Lion, bar=0.8),
-    "Lion foreach": Arm(partial(Lion, foreach=True)),
-    "LionK L1": Arm(partial(LionK, k=L1())),
-    "NormGD": Arm(NormGD, bar=1.1),
-    "SepNorm": Arm(SepNorm, bar=1.1),
-    "SepNorm row": Arm(partial(SepNorm, per="row")),
-    "SepNorm group": Arm(partial(SepNorm, per="group")),
-    "SepNorm foreach": Arm(partial(SepNorm, foreach=True)),
-    "OrtSepNorm": Arm(OrtSepNorm, bar=1.1),
-    "OrtSepNorm row": Arm(partial(OrtSepNorm, per="row")),
-    "OrtSepNorm group": Arm(partial(OrtSepNorm, per="group")),
-    "Rotational AdamW": Arm(lambda params: Rotational(AdamW(params)), bar=2.0),
+ARMS: Mapping[str, Make] = {
+    BASE: partial(AdamW, foreach=True),
+    f"{BASE} again": partial(AdamW, foreach=True),
+    "Lion": Lion,
+    "Lion foreach": partial(Lion, foreach=True),
+    "LionK L1": partial(LionK, k=L1()),
+    "NormGD": NormGD,
+    "SepNorm": SepNorm,
+    "SepNorm row": partial(SepNorm, per="row"),
+    "SepNorm group": partial(SepNorm, per="group"),
+    "SepNorm foreach": partial(SepNorm, foreach=True),
+    "OrtSepNorm": OrtSepNorm,
+    "OrtSepNorm row": partial(OrtSepNorm, per="row"),
+    "OrtSepNorm group": partial(OrtSepNorm, per="group"),
+    "Rotational AdamW": lambda params: Rotational(AdamW(params)),
 }
 
 
-def make_turn(arm: Arm) -> Callable[[], Cost]:
+def make_turn(make: Make) -> Callable[[], Cost]:
     """A function that takes some steps and returns what one of them cost."""
     torch.manual_seed(0)
     params = list(Gpt().parameters())
-    optimizer = arm.make(params)
+    optimizer = make(params)
 
     def turn() -> Cost:
         for param in params:
@@ -88,57 +78,35 @@ def run_arms(rounds: int) -> dict[str, list[Cost]]:
     for turn in turns.values():
         turn()  # warm up
     costs: dict[str, list[Cost]] = {name: [] for name in ARMS}
-    order = list(ARMS)
+    order, draw = list(ARMS), random.Random(0)
     for _ in range(rounds):
+        draw.shuffle(order)
         for name in order:
             costs[name].append(turns[name]())
-        order = order[1:] + order[:1]
     return costs
 
 
-def report(costs: dict[str, list[Cost]]) -> list[list[object]]:
-    """Print a table; give its rows for the CSV file."""
+def compared(costs: Mapping[str, Sequence[Cost]]) -> list[Figure]:
+    """Ratios to AdamW's time, of medians and quartiles of the rounds."""
     base = costs[BASE]
-    step = statistics.median(cost.wall for cost in base)
-    table = Table(title=f"{BASE}: a step takes {step * 1e3:.1f} ms")
-    for column in ("optimizer", "wall ratio", "min to max", "CPU ratio", "at most"):
-        table.add_column(column, justify="left" if column == "optimizer" else "right")
-    rows: list[list[object]] = []
+    found = [middle(BASE, "step", [1e3 * cost.wall for cost in base], "ms")]
     for name, its_costs in costs.items():
-        pairs, bar = list(zip(its_costs, base, strict=True)), ARMS[name].bar
-        wall = [cost.wall / other.wall for cost, other in pairs]
-        middle = statistics.median(wall)
-        cpu = statistics.median(cost.cpu / other.cpu for cost, other in pairs)
-        table.add_row(
-            name,
-            f"{middle:.3f}",
-            f"{min(wall):.2f} to {max(wall):.2f}",
-            f"{cpu:.3f}",
-            f"{bar}{'' if middle <= bar else ', missed'}" if bar else "",
-        )
-        ratios = (middle, cpu, min(wall), max(wall))
-        rows.append([name, *(f"{ratio:.4f}" for ratio in ratios), bar])
-    Console().print(table)
-    return rows
+        if name != BASE:
+            pairs = list(zip(its_costs, base, strict=True))
+            wall, cpu = ([a[i] / b[i] for a, b in pairs] for i in range(2))
+            found.append(middle(name, "wall ratio", wall))
+            found.append(middle(name, "CPU ratio", cpu))
+    return found
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description="What an optimizer's step costs.")
+    parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
+    options = parse(__doc__, parser)
     torch.set_num_threads(options.threads)
-    print(
-        f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}; "
-        f"medians of {options.rounds} interleaved rounds."
-    )
-    rows = report(run_arms(options.rounds))
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["optimizer", "wall", "cpu", "wall_min", "wall_max", "at_most"])
-        writer.writerows(rows)
+    rounds = 2 if options.quick else options.rounds
+    keep("optimizers", compared(run_arms(rounds)), options)
 
 
 if __name__ == "__main__":

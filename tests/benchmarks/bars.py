@@ -1,0 +1,156 @@
+"""What the figures are held against."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tests.benchmarks.figures import Figure
+
+__all__ = ["BARS", "Bar"]
+
+
+class Bar(NamedTuple):
+    """What a figure is to be.
+
+    Attributes:
+        words: for the README.
+        part: of the suite.
+        case: of the figure.
+        what: of the figure.
+        limit: at most that, None for a figure that is only shown.
+        at_least: or at least.
+        least: or between this and `limit`.
+    """
+
+    words: str
+    part: str
+    case: str
+    what: str
+    limit: float | None
+    at_least: bool = False
+    least: float | None = None
+
+    def find(self, figures: Sequence[Figure]) -> Figure | None:
+        """The figure, if it has been measured."""
+        its = (f for f in figures if (f.case, f.what) == (self.case, self.what))
+        return next(its, None)
+
+    def is_met(self, value: float) -> bool:
+        """Whether the figure is what it is to be."""
+        if self.limit is None:
+            return True
+        if self.at_least:
+            return value >= self.limit
+        return value <= self.limit and (self.least is None or value >= self.least)
+
+    def text(self, unit: str) -> str:
+        """The limit in words."""
+        if self.limit is None:
+            return ""
+        limit = f"{self.limit:,g} {unit}".strip()
+        if self.least is not None:
+            return f"{self.least:g} to {limit}"
+        return f"{'at least' if self.at_least else 'at most'} {limit}"
+
+
+_WALL, _CPU = "wall ratio", "CPU ratio"
+_GPT, _CONV = "GPT, every step", "convolutions, every step"
+_OWN = "own account by added wall time"
+
+BARS: Final[Sequence[Bar]] = (
+    Bar(f"{_GPT}, layers: wall", "overhead", "gpt, layers, every step", _WALL, 1.05),
+    Bar(f"{_GPT}, layers: CPU", "overhead", "gpt, layers, every step", _CPU, 1.05),
+    Bar(
+        f"{_GPT}, layers, in copies of all parameters",
+        *("overhead", "gpt, layers, every step", "added wall time", 8),
+    ),
+    Bar(
+        f"{_GPT}, and neurons: wall",
+        *("overhead", "gpt, + neurons, every step", _WALL, 1.07),
+    ),
+    Bar(
+        f"{_GPT}, and neurons: CPU",
+        *("overhead", "gpt, + neurons, every step", _CPU, 1.07),
+    ),
+    Bar(f"{_CONV}: wall", "overhead", "conv, + neurons, every step", _WALL, 1.06),
+    Bar(f"{_CONV}: CPU", "overhead", "conv, + neurons, every step", _CPU, 1.06),
+    *(
+        Bar(f"{words}, by default: {what.split()[0]}", "budget", case, what, 1.015)
+        for words, case in (
+            ("GPT", "gpt, + neurons, default"),
+            ("convolutions", "conv, + neurons, default"),
+        )
+        for what in (_WALL, _CPU)
+    ),
+    *(
+        Bar(
+            f"{words}: time that the run says it took, by wall time added",
+            *("overhead", f"{task}, + neurons, every step", _OWN, 1.2),
+            least=0.8,
+        )
+        for words, task in ((_GPT, "gpt"), (_CONV, "conv"))
+    ),
+    *(
+        Bar(
+            f"{words}: time added by {tool}, by that of dynoscope, {interval}",
+            *("overhead", f"{task}, {tool}"),
+            f"added time, that of + neurons, {interval} being 1",
+            limit=15,
+            at_least=True,
+        )
+        for words, task in (("GPT", "gpt"), ("convolutions", "conv"))
+        for tool in ("wandb.watch", "TensorBoard")
+        for interval in ("default", "every step")
+    ),
+    *(
+        Bar(
+            f"disk: a row of layers, all metrics, {words}",
+            *("disk", task, "a row of layers", 100),
+        )
+        for words, task in (("GPT", "gpt"), ("convolutions", "conv"))
+    ),
+    Bar(
+        "disk: a row of layers, all metrics, 30 M rows",
+        *("long_run", "disk", "a row of layers, compact", 100),
+    ),
+    Bar(
+        "writer: rows per second",
+        *("long_run", "write", "rows per second", 100_000),
+        at_least=True,
+    ),
+    Bar(
+        "30 M rows: open and overview, cold",
+        *("long_run", "read, cold", "open and overview", 1500),
+    ),
+    Bar(
+        "30 M rows: the reader's memory",
+        *("long_run", "read, cold", "memory at most", 500),
+    ),
+    Bar(
+        "30 M rows: a layer's metric, thinned",
+        *("long_run", "read, warm", "series", 150),
+    ),
+    Bar("30 M rows: what is new", "long_run", "read, warm", "poll", 50),
+    Bar("`import dynoscope`", "startup", "import dynoscope", "start", 150),
+    Bar("`dynoscope --help`", "startup", "dynoscope --help", "start", 500),
+    *(
+        Bar(
+            f"100,000 steps: {what}, second half by first",
+            *("growth", "second half by first", what, None),
+        )
+        for what in ("hooks per step", "writer's CPU per step")
+    ),
+    Bar(
+        "1 M to 100 M parameters: time ~ parameters to the power of",
+        *("growth", "slope, log by log", "hooks per step against parameters", None),
+    ),
+    *(
+        Bar(f"a step of {name}, by AdamW's", "optimizers", name, _WALL, limit)
+        for name, limit in {
+            "Lion": 0.8,
+            "NormGD": 1.1,
+            "SepNorm": 1.1,
+            "OrtSepNorm": 1.1,
+            "Rotational AdamW": 2.0,
+        }.items()
+    ),
+)

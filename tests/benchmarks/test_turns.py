@@ -1,0 +1,67 @@
+"""Arms stand still while others have their turn, with all that they have started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import family
+from tests.benchmarks.turns import BARE, Match, play
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "print(1, flush=True)\\nwhile 1: pass"])
+child.wait()
+"""
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _until(is_so: object) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the suite needs Linux")
+def test_a_family_stands_still_and_its_children_count() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    with parent:
+        try:
+            assert parent.stdout is not None
+            parent.stdout.readline()
+            whole = family.family(parent.pid)
+            assert whole[0] == parent.pid
+            assert len(whole) == 2
+            _until(lambda: family.children_seconds(parent.pid) > 0.05)
+            family.tell(parent.pid, signal.SIGSTOP)
+            _until(lambda: {_state(pid) for pid in whole} == {"T"})
+            used = family.children_seconds(parent.pid)
+            family.tell(parent.pid, signal.SIGCONT)
+            _until(lambda: family.children_seconds(parent.pid) > used)
+        finally:
+            family.tell(parent.pid, signal.SIGKILL)
+    assert family.family(os.getpid())[0] == os.getpid()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the suite needs Linux")
+def test_arms_train_in_turns_and_say_what_was_measured() -> None:
+    arm = "layers, every 10"
+    match = Match("conv", [arm], steps=4, rounds=3, threads=1, small=True)
+    played = play(match)
+    assert list(played) == [*BARE, arm]
+    for its in played.values():
+        assert its.turns == [range(2, 6), range(6, 10), range(10, 14)]
+        assert len(its.costs) == 3
+        assert all(0 < cost.cpu for cost in its.costs)
+        assert all(0 < cost.wall for cost in its.costs)
+    assert played[arm].recorded.measured == {0, 2, 12}
+    assert set(played[arm].recorded.costs) >= {0, 2, 12}
+    assert not played["bare"].recorded.measured
