@@ -1,5 +1,6 @@
 """Which rounds are measured: budgets, jumps of a learning rate, what is recorded."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ def test_an_interval_is_kept_to_whatever_the_rates_do() -> None:
 def test_work_of_other_threads_counts() -> None:
     intervals = []
     for background in (0.0, 0.1):
-        budget, seconds = Budget(0.01), iter(range(FIRST))
-        pacing = Pacing(budget, [optimizer_of(0.1)], clock=lambda: next(seconds))
+        budget, seconds = Budget(0.01), itertools.count()
+        pacing = Pacing(budget, [optimizer_of(0.1)], clock=seconds.__next__)
         for step in range(FIRST):
             pacing.is_due(step)
             # batches of ten come late, and in one go

@@ -100,7 +100,8 @@ def test_other_tables(run: dynoscope.Run) -> None:
     assert len(run.neurons("weight_norm_cv", "project.weight", 3)) == 1
     assert run.groups()["lr"].tolist() == [3e-3] * STEPS
     assert run.scalars("loss")["step"].tolist() == list(range(STEPS))
-    assert set(run.scalars()["name"]) == {"loss", "dynoscope/hook_seconds"}
+    costs = {"dynoscope/hook_seconds", "dynoscope/background_seconds"}
+    assert set(run.scalars()["name"]) == {"loss", *costs}
 
 
 def test_names_that_do_not_exist_get_the_choices(run: dynoscope.Run) -> None:
@@ -122,6 +123,9 @@ def test_the_manifest_tells_what_was_watched(run: dynoscope.Run) -> None:
     assert manifest["optimizer"]["kinds"] == ["adamw"]
     assert manifest["optimizer"]["hyperparameters"][0]["weight_decay"] == 0.1
     assert manifest["versions"]["torch"].startswith("2.")
+    seconds = manifest["progress"].pop("seconds")
+    assert seconds["device"] == 0 < seconds["hooks"] < seconds["elapsed"]
+    assert 0 < seconds["background"]
     assert manifest["progress"] == {
         "step": STEPS - 1, "measured": STEPS, "skipped": 0, "lost": 0,
         "lost_rows": 0, "overflowed": 0, "counted": [[0, 0], [STEPS, STEPS]],
