@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 from types import TracebackType
+from typing import Final
 
 from dynoscope.findings import Herald
 from dynoscope.hooks import Unstepped, Watcher, own_count
@@ -10,6 +11,9 @@ from dynoscope.recorder import Recorder
 from dynoscope.remote import Place
 
 __all__ = ["Ending"]
+
+TELLING: Final = 60.0
+"""Seconds of watching from which on its share of the time says something."""
 
 
 class Ending:
@@ -114,8 +118,9 @@ class Ending:
             for kind in ("skipped", "lost", "lost_rows", "overflowed")
             if progress[kind]
         )
-        cost = self._recorder.cost.share
-        share = "" if cost is None else f", for {cost:.1%} of the time"
+        cost, share = self._recorder.cost, ""
+        if cost.share is not None and cost.elapsed >= TELLING:
+            share = f", for {cost.share:.1%} of the time"
         count = self._herald.found if self._herald is not None else 0
         findings = (
             f"\n  {count} findings: dynoscope findings {place.run}" if count else ""

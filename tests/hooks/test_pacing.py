@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import dynoscope
+from dynoscope import ending
 from dynoscope.hooks.device_clock import DeviceClock
 from dynoscope.hooks.pacing import Pacing
 from dynoscope.measurement import Work
@@ -122,8 +123,11 @@ def test_a_clock_times_what_the_device_does() -> None:
 
 
 def test_a_run_is_paced_by_default_and_says_what_it_cost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ending, "TELLING", 0.0)
     model = nn.Linear(8, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [300])
