@@ -230,7 +230,7 @@ def _library() -> ctypes.CDLL | None:
         return None
     for name in ("dynoscope_before", "dynoscope_after"):
         function = getattr(library, name)
-        function.restype = None
+        function.restype = ctypes.c_int
         function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 8, ctypes.c_int]
     return library
 
