@@ -161,12 +161,16 @@ class Kernel:
             block.after([grads[i] for i in at], [seconds[i] for i in at])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
-        dirty = {pack for pack in self._packs if not pack.is_known_finite()}
+        finite = {pack: pack.is_known_finite() for pack in self._unsure(part)}
         for at, block, pack in members:
-            if pack in dirty:
+            if not (finite[pack] if block.is_finite is None else block.is_finite):
                 for k, i in enumerate(at):
                     tensors = (parameters[i], grads[i], momenta[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
+
+    def _unsure(self, part: int) -> set[Pack]:
+        """Packs of blocks that do not say by themselves whether they are finite."""
+        return {m.pack for m in self._parts[part] if m.block.is_finite is None}
 
     def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.

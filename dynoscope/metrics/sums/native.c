@@ -377,11 +377,12 @@ static void gather(const int *which, int count, const double *chunk, int first,
 
 /* Sums of what is there before the step; keeps the weights, unless they are the kept.
  *
- * partial: SUMS doubles for each chunk. The chunks of a layer follow each other. */
-void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
-                      const Input *weights, const Input *grads, const Input *momenta,
-                      const Setting *settings, const Output *all, double *partial,
-                      int threads) {
+ * partial: SUMS doubles for each chunk. The chunks of a layer follow each other.
+ * Returns 0. */
+int dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
+                     const Input *weights, const Input *grads, const Input *momenta,
+                     const Setting *settings, const Output *all, double *partial,
+                     int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t k = chunk[c].layer;
@@ -404,14 +405,15 @@ void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
       if (first || *most == *most) *most = out[WEIGHT_MAX];
     }
   }
+  return 0;
 }
 
 /* Sums of what the step has changed; whether weights, gradients and momenta were finite
  * before the step and are after it. */
 int dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
-                     const Input *weights, const Input *grads, const Input *seconds,
-                     const Setting *settings, const Output *all, double *partial,
-                     int threads) {
+                    const Input *weights, const Input *grads, const Input *seconds,
+                    const Setting *settings, const Output *all, double *partial,
+                    int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t k = chunk[c].layer;

@@ -8,12 +8,13 @@ import ctypes
 import functools
 import hashlib
 import logging
+import operator
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,11 @@ CHUNK: Final = 1 << 15
 
 SERIAL: Final = 1 << 16
 """Elements below which a second thread does not pay."""
+
+BRIEF: Final = 1 << 20
+"""Elements up to which the lock of the interpreter is not left meanwhile.
+
+It takes less than a millisecond, and another thread would keep the lock for five."""
 
 FLAGS: Final = (
     *("-O3", "-march=native", "-shared", "-fPIC"),
@@ -73,27 +79,33 @@ class Native:
     """Layers of a part, on the CPU: a `Block` of one column each."""
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+        self.is_finite: bool | None = None
         self._parameters = [spec.parameter for spec in specs]
         self.sums, self._rows, self._channels = pack.claim(specs)
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
         self._saved = [torch.empty_like(weight.detach()) for weight in weights]
-        self._output = np.array(
+        output = np.array(
             [
                 *(view.data_ptr() for view in (self.sums, self._rows, self._channels)),
                 *(view.stride(0) for view in (self.sums, self._rows, self._channels)),
             ],
             np.int64,
         )
-        self._layers = _layers(specs, self._saved)
-        self._chunks = _chunks(specs)
-        self._partial = np.empty((len(self._chunks), len(Sum)))
+        layers, chunks = _layers(specs, self._saved), _chunks(specs)
+        partial = np.empty((len(chunks), len(Sum)))
+        self._limits: Sequence[float] = ()
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
             name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
-        self._is_large = sum(spec.numel for spec in specs) > SERIAL
+        numel = sum(spec.numel for spec in specs)
+        self._is_large = numel > SERIAL
+        self._functions = _functions(holding=numel <= BRIEF)
+        # The kernel's arguments stay where they are.
+        self._arrays = chunks, layers, self._settings, output, partial
+        self._count, self._at = len(chunks), [x.ctypes.data for x in self._arrays]
 
     def before(
         self,
@@ -104,20 +116,25 @@ class Native:
         again: bool = False,
     ) -> None:
         """See `Block`."""
-        # as the weights would have it: the nearest float32
-        nearest = np.array(limits, np.float32).astype(float)
-        self._settings[:, 0] = np.where(self._wide, limits, nearest)
-        self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
+        if limits != self._limits:
+            self._limits = limits
+            # as the weights would have it: the nearest float32
+            nearest = np.array(limits, np.float32).astype(float)
+            self._settings[:, 0] = np.where(self._wide, limits, nearest)
+            self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
         weights = self._saved if again else self._weights()
         self._call("before", weights, grads, "momentum", momenta)
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
-        for k, second in enumerate(seconds):
-            if second is not None:
-                self._settings[k, 2:] = float(second.correction), second.eps
+        if any(second is not None for second in seconds):
+            self._settings[:, 2:] = [
+                (0, 0) if second is None else (float(second.correction), second.eps)
+                for second in seconds
+            ]
         values = [second and second.v for second in seconds]
-        self._call("after", self._weights(), grads, "second", values)
+        finite = self._call("after", self._weights(), grads, "second", values)
+        self.is_finite = bool(finite)
 
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
@@ -127,24 +144,22 @@ class Native:
 
     def _call(
         self, name: str, weights: Tensors, grads: Tensors, third: str, values: Tensors
-    ) -> None:
-        library = _library()
-        assert library is not None  # else no such block is made
-        inputs = (
+    ) -> int:
+        chunks, layers, settings, output, partial = self._at
+        found = self._functions[name](
+            self._count,
+            chunks,
+            layers,
             self._inputs["weight"].point_to(weights),
             self._inputs["grad"].point_to(grads),
             self._inputs[third].point_to(values),
-        )
-        arrays = (
-            *(self._chunks, self._layers, *inputs),
-            *(self._settings, self._output, self._partial),
-        )
-        getattr(library, f"dynoscope_{name}")(
-            len(self._chunks),
-            *(array.ctypes.data for array in arrays),
+            settings,
+            output,
+            partial,
             torch.get_num_threads() if self._is_large else 1,
         )
         self._inputs["grad"].let_go()
+        return found
 
 
 class _Inputs:
@@ -153,20 +168,28 @@ class _Inputs:
     def __init__(self, like: Sequence[Tensor]) -> None:
         self._like = like
         self._table = np.zeros((len(like), 2), np.int64)
+        self._at: int = self._table.ctypes.data
         self._known: list[Tensor | None] = [None] * len(like)
 
-    def point_to(self, tensors: Tensors) -> npt.NDArray[np.int64]:
-        """Rows of address and kind; address 0 where there is no tensor."""
+    def point_to(self, tensors: Tensors) -> int:
+        """Address of a table with a row of address and kind for each tensor.
+
+        The address is 0 where there is no tensor.
+        """
+        # A tensor that was there at the last step has been looked at then.
+        if not all(map(operator.is_, tensors, self._known)):
+            self._look_at(tensors)
+        self._table[:, 0] = [0 if x is None else x.data_ptr() for x in self._known]
+        return self._at
+
+    def _look_at(self, tensors: Tensors) -> None:
         known, table = self._known, self._table
         for k, x in enumerate(tensors):
-            # A tensor that was there at the last step has been looked at then.
             if x is not known[k]:
                 if x is not None:
                     x = _readable(x, self._like[k])
                     table[k, 1] = _CODES[x.dtype]
                 known[k] = x
-        table[:, 0] = [0 if x is None else x.data_ptr() for x in known]
-        return table
 
     def let_go(self) -> None:
         """Keep no tensor alive: the training may want its memory back."""
@@ -215,7 +238,7 @@ def _chunks(specs: Sequence[Spec]) -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> Path | None:
     """The compiled kernel; None where it cannot be had."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
@@ -223,16 +246,25 @@ def _library() -> ctypes.CDLL | None:
         return None
     try:
         path = _compiled(compiler)
-        library = ctypes.CDLL(str(path))
+        ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
         logger.debug("the C kernel cannot be compiled: %s", detail)
         return None
-    for name in ("dynoscope_before", "dynoscope_after"):
-        function = getattr(library, name)
+    return path
+
+
+@functools.cache
+def _functions(*, holding: bool) -> Mapping[str, Callable[..., int]]:
+    """The kernel's functions, which hold the interpreter's lock, or leave it."""
+    library = (ctypes.PyDLL if holding else ctypes.CDLL)(str(_library()))
+    functions = {}
+    for name in ("before", "after"):
+        function = getattr(library, f"dynoscope_{name}")
         function.restype = ctypes.c_int
         function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 8, ctypes.c_int]
-    return library
+        functions[name] = function
+    return functions
 
 
 def _compiled(compiler: str) -> Path:
