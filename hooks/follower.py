@@ -125,12 +125,14 @@ class Follower:
         Args:
             failed: take nothing, but let no other process wait.
         """
-        momenta, seconds = self._momenta(), self._second_moments()
+        seconds, momenta = self._second_moments(), self._momenta
+        if self._is_sharded:  # where finding them takes all processes
+            found = momenta()
+            momenta = lambda: found  # noqa: E731
         if not failed:
             self._kernel.after(self.grads, momenta, seconds, self._part)
         self._stepped = True
 
-    @torch.no_grad()
     def _gradients(self) -> list[Tensor | None]:
         """Gradients of now, as the optimizer is to take them."""
         grads = self._all_here(self.moved.adapter.gradients(self.moved.parameters))
@@ -165,7 +167,8 @@ class Follower:
     def _all_here(self, tensors: list[Tensor | None]) -> list[Tensor | None]:
         if not self._is_sharded:
             return tensors
-        return list(map(_here, tensors, self.moved.parameters))
+        with torch.no_grad():
+            return list(map(_here, tensors, self.moved.parameters))
 
     @property
     def _groups(self) -> list[Group]:

@@ -93,8 +93,8 @@ class Adapter:
 
     def _kept(self, grad: torch.Tensor) -> torch.Tensor:
         if grad.is_sparse:
-            return grad.to_dense()
-        return grad if self.spares_gradients else grad.clone()
+            return grad.detach().to_dense()
+        return grad if self.spares_gradients else grad.detach().clone()
 
     def momenta(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
@@ -167,8 +167,8 @@ def _correction(settings: Group, count: Any) -> float | torch.Tensor:
 
 
 def _cheap(number: Any) -> Any:
-    if isinstance(number, torch.Tensor) and number.device.type == "cpu":
-        return float(number)
+    if isinstance(number, torch.Tensor) and number.is_cpu:
+        return number.item()
     return number
 
 

@@ -123,6 +123,7 @@ class Native:
             self._settings[:, 0] = np.where(self._wide, limits, nearest)
             self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
         weights = self._saved if again else self._weights()
+        self._inputs["grad"].let_go()
         self._call("before", weights, grads, "momentum", momenta)
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
@@ -135,6 +136,7 @@ class Native:
         values = [second and second.v for second in seconds]
         finite = self._call("after", self._weights(), grads, "second", values)
         self.is_finite = bool(finite)
+        self._inputs["grad"].let_go()
 
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
@@ -146,7 +148,7 @@ class Native:
         self, name: str, weights: Tensors, grads: Tensors, third: str, values: Tensors
     ) -> int:
         chunks, layers, settings, output, partial = self._at
-        found = self._functions[name](
+        return self._functions[name](
             self._count,
             chunks,
             layers,
@@ -158,15 +160,13 @@ class Native:
             partial,
             torch.get_num_threads() if self._is_large else 1,
         )
-        self._inputs["grad"].let_go()
-        return found
 
 
 class _Inputs:
     """Where in memory one tensor of each layer lies."""
 
     def __init__(self, like: Sequence[Tensor]) -> None:
-        self._like = like
+        self._like, self._strides = like, [x.stride() for x in like]
         self._table = np.zeros((len(like), 2), np.int64)
         self._at: int = self._table.ctypes.data
         self._known: list[Tensor | None] = [None] * len(like)
@@ -183,13 +183,16 @@ class _Inputs:
         return self._at
 
     def _look_at(self, tensors: Tensors) -> None:
-        known, table = self._known, self._table
-        for k, x in enumerate(tensors):
-            if x is not known[k]:
-                if x is not None:
-                    x = _readable(x, self._like[k])
-                    table[k, 1] = _CODES[x.dtype]
-                known[k] = x
+        known = self._known
+        for k, (x, strides) in enumerate(zip(tensors, self._strides, strict=True)):
+            if x is known[k]:
+                continue
+            if x is not None and not (
+                x.dtype in _CODES and x.stride() == strides and x.is_cpu
+            ):
+                x = _readable(x, self._like[k])
+            known[k] = x
+        self._table[:, 1] = [0 if x is None else _CODES[x.dtype] for x in known]
 
     def let_go(self) -> None:
         """Keep no tensor alive: the training may want its memory back."""
@@ -197,11 +200,9 @@ class _Inputs:
 
 
 def _readable(x: Tensor, like: Tensor) -> Tensor:
-    """`x`, or a copy of a kind and an order of elements that the kernel reads."""
+    """A copy of a kind, and with an order of elements, that the kernel reads."""
     if x.dtype not in _CODES:
         x = x.float()
-    if x.stride() == like.stride() and x.device == like.device:
-        return x
     return flat(x.to(like.device), like)
 
 
