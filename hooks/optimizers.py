@@ -119,25 +119,29 @@ class Adapter:
         """
         if not self.second_moment_keys:
             return [None] * len(parameters)
+        states = self._states(optimizer, parameters)
+        squares: list[Any] = [None] * len(states)
+        for key in reversed(self.second_moment_keys):
+            pairs = zip(states, squares, strict=True)
+            squares = [state.get(key, v) for state, v in pairs]
         settings = {
             group: self.settings(optimizer, optimizer.param_groups[group])
             for group in {*groups}
         }
-        roots: dict[tuple[int, Any], float | torch.Tensor] = {}
+        known: dict[tuple[int, Any], tuple[float | torch.Tensor, float]] = {}
         moments: list[SecondMoment | None] = []
-        states = self._states(optimizer, parameters)
-        for state, group in zip(states, groups, strict=True):
-            v = next((state[k] for k in self.second_moment_keys if k in state), None)
+        for v, state, group in zip(squares, states, groups, strict=True):
             if v is None:
                 moments.append(None)
                 continue
-            of_group = settings[group]
-            count = _count(of_group, state) if self.bias_corrected else None
+            count = _cheap(state.get("step")) if self.bias_corrected else _UNBIASED
             # Counts of one step are alike, as a rule; tensors on accelerators differ.
-            root = roots.get((group, count))
-            if root is None:
-                root = roots[group, count] = _correction(of_group, count)
-            moments.append(SecondMoment(v, root, of_group.get("eps", 0.0)))
+            scaling = known.get((group, count))
+            if scaling is None:
+                of_group = settings[group]
+                scaling = _correction(of_group, count), of_group.get("eps", 0.0)
+                known[group, count] = scaling
+            moments.append(SecondMoment(v, *scaling))
         return moments
 
     def _states(
@@ -149,18 +153,14 @@ class Adapter:
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
-
-
-def _count(settings: Group, state: Mapping[str, Any]) -> Any:
-    """Steps taken, counted per tensor or per group; None if they are not."""
-    counts = (state.get("step"), settings.get("step"), settings.get("k"))
-    # Read a number where that is free; stay on an accelerator where it is not.
-    return _cheap(next((count for count in counts if count is not None), None))
+_UNBIASED: Final = object()
 
 
 def _correction(settings: Group, count: Any) -> float | torch.Tensor:
-    """Root of Adam's bias correction."""
-    if count is None:
+    """Root of Adam's bias correction; steps are counted per tensor or per group."""
+    counts = (count, settings.get("step"), settings.get("k"))
+    count = _cheap(next((count for count in counts if count is not None), _UNBIASED))
+    if count is _UNBIASED:
         return 1.0
     correction: float | torch.Tensor = (1 - _cheap(settings["betas"][1]) ** count) ** 0.5
     return correction
