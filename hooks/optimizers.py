@@ -162,7 +162,9 @@ def _correction(settings: Group, count: Any) -> float | torch.Tensor:
     count = _cheap(next((count for count in counts if count is not None), _UNBIASED))
     if count is _UNBIASED:
         return 1.0
-    correction: float | torch.Tensor = (1 - _cheap(settings["betas"][1]) ** count) ** 0.5
+    correction: float | torch.Tensor = (
+        1 - _cheap(settings["betas"][1]) ** count
+    ) ** 0.5
     return correction
 
 
@@ -192,18 +194,18 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
         rotation: the angle that the optimizer imposes, in radians.
     """
     beta1, beta2 = (*(group.get("betas") or ()), np.nan, np.nan)[:2]
-    kept = (
-        _kept(group.get("lr")),
-        _kept(group.get("weight_decay", 0.0)),
-        _kept(beta1),
-        _kept(beta2),
-        _kept(group.get("momentum")),
-        _kept(group.get("dampening", 0.0)),
-    )
+    kept = {
+        "lr": _kept(group.get("lr")),
+        "weight_decay": _kept(group.get("weight_decay", 0.0)),
+        "beta1": _kept(beta1),
+        "beta2": _kept(beta2),
+        "momentum": _kept(group.get("momentum")),
+        "dampening": _kept(group.get("dampening", 0.0)),
+    }
     nesterov = bool(group.get("nesterov", False))
     maximize = bool(group.get("maximize", False))
     return lambda: GroupState(
-        *(each() if callable(each) else each for each in kept),
+        **{key: _read(number) for key, number in kept.items()},
         nesterov=nesterov,
         rotation=rotation,
         maximize=maximize,
@@ -214,6 +216,10 @@ def _kept(value: Any) -> float | Callable[[], float]:
     if isinstance(value, torch.Tensor):
         return read_later(value)
     return float(value) if isinstance(value, numbers.Real) else math.nan
+
+
+def _read(number: float | Callable[[], float]) -> float:
+    return number() if callable(number) else number
 
 
 def box_limit(group: Group) -> float:

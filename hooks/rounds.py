@@ -15,7 +15,7 @@ from dynoscope.metrics.sums import Counted, start_counts
 __all__ = ["Round", "measurement_of"]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Round:
     """Steps that are counted as one.
 

@@ -58,7 +58,7 @@ class Stack:
     shape, and need no padding.
     """
 
-    is_finite = None
+    is_finite: bool | None = None
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
@@ -110,7 +110,8 @@ class Stack:
         update.sub_(old)
         sum_units(old, update, self._product, self._unit_length, self._unit_sums)
         self._dot(grad, update, Sum.GRAD_UPDATE)
-        self.sums[Sum.MOVED].copy_(torch.count_nonzero(update, 1))
+        moved = torch.ne(update, 0, out=self._product)  # counting would make integers
+        torch.sum(moved, 1, out=self.sums[Sum.MOVED])
         if kept := self._with_channels:
             for row, x in enumerate((grad, old, update)):
                 torch.cat(self._slots[id(x)][:kept], out=self._channels[row])
@@ -183,7 +184,7 @@ class Scratch:
 class Large:
     """A large layer, cut into pieces; a column each."""
 
-    is_finite = None
+    is_finite: bool | None = None
 
     def __init__(self, spec: Spec, pack: Pack, scratch: Scratch) -> None:
         self._parameter, self._cuts = spec.parameter, spec.cuts

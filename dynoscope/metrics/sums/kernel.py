@@ -161,9 +161,7 @@ class Kernel:
         """
         members, parameters = self._parts[part], self._of_part[part]
         for at, block, _ in members:
-            block.after(
-                [*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)]
-            )
+            block.after([*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
         finite = {pack: pack.is_known_finite() for pack in self._unsure(part)}

@@ -42,11 +42,6 @@ CHUNK: Final = 1 << 15
 SERIAL: Final = 1 << 16
 """Elements below which a second thread does not pay."""
 
-BRIEF: Final = 1 << 20
-"""Elements up to which the lock of the interpreter is not left meanwhile.
-
-It takes less than a millisecond, and another thread would keep the lock for five."""
-
 FLAGS: Final = (
     *("-O3", "-march=native", "-shared", "-fPIC"),
     # sums may be taken in any order; NaN and infinity stay what they are
@@ -100,9 +95,10 @@ class Native:
             name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
-        numel = sum(spec.numel for spec in specs)
-        self._is_large = numel > SERIAL
-        self._functions = _functions(holding=numel <= BRIEF)
+        self._is_large = sum(spec.numel for spec in specs) > SERIAL
+        library = _library()
+        assert library is not None  # else no such block is made
+        self._functions = library
         # The kernel's arguments stay where they are.
         self._arrays = chunks, layers, self._settings, output, partial
         self._count, self._at = len(chunks), [x.ctypes.data for x in self._arrays]
@@ -239,26 +235,19 @@ def _chunks(specs: Sequence[Spec]) -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _library() -> Path | None:
-    """The compiled kernel; None where it cannot be had."""
+def _library() -> Mapping[str, Callable[..., int]] | None:
+    """Functions of the compiled kernel; None where it cannot be had."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         logger.debug("no C compiler: the sums are taken by torch's operations")
         return None
     try:
         path = _compiled(compiler)
-        ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
         logger.debug("the C kernel cannot be compiled: %s", detail)
         return None
-    return path
-
-
-@functools.cache
-def _functions(*, holding: bool) -> Mapping[str, Callable[..., int]]:
-    """The kernel's functions, which hold the interpreter's lock, or leave it."""
-    library = (ctypes.PyDLL if holding else ctypes.CDLL)(str(_library()))
     functions = {}
     for name in ("before", "after"):
         function = getattr(library, f"dynoscope_{name}")
