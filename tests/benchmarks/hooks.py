@@ -1,42 +1,38 @@
-"""What the hooks cost the training thread, at steps that are measured and at others.
+"""What the hooks cost the training's thread, at measured steps and at others.
 
 At a measured step it is the time in them while a network trains, without the writer
-thread; the unit of `copies` is one copy of all parameters. At another it is what a
-loop takes that does nothing but call them; torch's own way to them is not counted.
+thread: CPU time where torch has one thread, else by the clock. At another step it is
+what a loop takes that only calls them; torch's own way to them is not counted.
 
     python -m tests.benchmarks.hooks [--threads 2]
 """
 
-import argparse
-import csv
 import functools
-import os
-import statistics
 import time
 import timeit
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dynoscope.hooks import Watcher, find_watched
 from dynoscope.measurement import Measurement, Work
 from dynoscope.schedule import Budget, Schedule, every
-from tests.benchmarks.overhead import TASKS, Task, copy_seconds
+from tests.benchmarks.figures import Figure, keep, middle, once
+from tests.benchmarks.options import Options, parse
+from tests.benchmarks.overhead import copy_seconds
+from tests.benchmarks.tasks import TASKS
 
-RESULTS = Path(__file__).parent / "results" / "hooks.csv"
-STEPS = {"conv": 150, "gpt": 16}
-CALLS = 5_000
-REPEATS = 30
+STEPS: Final = {"gpt": 16, "conv": 150}
+WARM_UP: Final = 3
+
+CALLS, REPEATS = 5_000, 30
 
 Hook = Callable[..., Any]
 
 
 class Nowhere:
-    """A sink that keeps nothing, as fast as can be."""
+    """A sink that keeps nothing."""
 
     work = Work(0.0, 0)
 
@@ -56,126 +52,115 @@ class Nowhere:
         raise error
 
 
-def watched(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
-) -> Watcher:
-    """A watcher of the model, not attached yet."""
-    return Watcher(functools.partial(find_watched, model, optimizer), schedule)
-
-
-def hooks_of(optimizer: torch.optim.Optimizer) -> tuple[Hook, Hook]:
-    """What torch calls before a step and after it."""
-    (before,) = optimizer._optimizer_step_pre_hooks.values()
-    (after,) = optimizer._optimizer_step_post_hooks.values()
-    return before, after
-
-
-def spent() -> Schedule:
-    """A budget that has just measured, and will not again for a while."""
-    budget = Budget(0.01)
-    for step in range(110):
-        if budget(step):
-            budget.spent(step, now=float(step), seconds=100.0)
+def spent_budget() -> Budget:
+    """A budget that has run out in its first hundred steps."""
+    budget, step = Budget(0.01), 0
+    while budget(step):
+        budget.spent(step, now=float(step), seconds=1e6)
+        step += 1
     return budget
 
 
-def unmeasured() -> dict[str, float]:
-    """Nanoseconds of both hooks at a step that is not measured, by schedule."""
-    found = {}
-    for name, schedule, first in (("every", every(10**9), 1), ("budget", spent(), 110)):
-        model = torch.nn.Linear(2, 2)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        watcher = watched(model, optimizer, schedule)
-        watcher.start_at(first)
-        watcher.attach(Nowhere(), lambda: None)
-        before, after = hooks_of(optimizer)
-        arguments: tuple[Any, ...] = (optimizer, (optimizer,), {})
+def unmeasured(schedule: Schedule, options: Options) -> float:
+    """Nanoseconds of both hooks at a step that is not measured."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    find = functools.partial(find_watched, model, optimizer)
+    watcher = Watcher(find, schedule)
+    watcher.start_at(101)
+    watcher.attach(Nowhere(), lambda: None)
+    (before,) = optimizer._optimizer_step_pre_hooks.values()
+    (after,) = optimizer._optimizer_step_post_hooks.values()
+    calls = CALLS // 10 if options.quick else CALLS
+    arguments: tuple[Any, ...] = (optimizer, (optimizer,), {})
 
-        def both(
-            before: Hook = before,
-            after: Hook = after,
-            arguments: tuple[Any, ...] = arguments,
-        ) -> None:
-            for _ in range(CALLS):
-                before(*arguments)
-                after(*arguments)
+    def loop() -> None:
+        for _ in range(calls):
+            before(*arguments)
+            after(*arguments)
 
-        seconds = timeit.repeat(both, number=1, repeat=REPEATS, timer=time.thread_time)
-        found[name] = min(seconds) / CALLS * 1e9
-        watcher.detach()
-    return found
+    seconds = timeit.repeat(loop, number=1, repeat=REPEATS, timer=time.thread_time)
+    watcher.detach()
+    return min(seconds) / calls * 1e9  # what more it takes is the machine's
 
 
-def measured(task: Task, steps: int) -> dict[str, float]:
-    """Medians while the network trains, in microseconds."""
+def measured(name: str, options: Options) -> list[Figure]:
+    """Both hooks while a network trains, and the last part of the second on its own."""
     torch.manual_seed(0)
+    task = TASKS[name]
     model = task.build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
-    watcher = watched(model, optimizer, every(1))
-    # A thread that is alone can leave out the time that others take from it.
-    alone = torch.get_num_threads() == 1
-    clock = time.thread_time if alone else time.perf_counter
-    times: dict[str, list[float]] = {
-        name: [] for name in ("step", "before", "after", "ship")
-    }
+    optimizer = task.optimizer(model)
+    watcher = Watcher(functools.partial(find_watched, model, optimizer), every(1))
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    times: dict[str, list[float]] = {}
 
-    def timed(name: str, work: Hook) -> Hook:
+    def timed(what: str, work: Hook) -> Hook:
         def run(*args: Any, **kwargs: Any) -> Any:
             start = clock()
             result = work(*args, **kwargs)
-            times[name].append(clock() - start)
+            times.setdefault(what, []).append(clock() - start)
             return result
 
         return run
 
     setattr(watcher, "_ship", timed("ship", watcher._ship))  # noqa: B010
     watcher.attach(Nowhere())
-    for hooks, name in (
+    for hooks, what in (
         (optimizer._optimizer_step_pre_hooks, "before"),
         (optimizer._optimizer_step_post_hooks, "after"),
     ):
         for key, hook in hooks.items():
-            hooks[key] = timed(name, hook)
-    for _ in range(steps):
-        start = clock()
-        task.loss(model).backward()
+            hooks[key] = timed(what, hook)
+
+    def train() -> None:
+        (task.small if options.quick else task.loss)(model).backward()
         optimizer.step()
         optimizer.zero_grad()
-        times["step"].append(clock() - start)
+
+    for _ in range(WARM_UP + (3 if options.quick else STEPS[name])):
+        timed("step", train)()
     watcher.detach()
-    middle = {name: 1e6 * statistics.median(found[3:]) for name, found in times.items()}
-    middle["after"] -= middle["ship"]
-    hooks_take = middle["before"] + middle["after"] + middle["ship"]
-    middle["step"] -= hooks_take
-    middle["all"] = hooks_take
-    middle["share"] = hooks_take / middle["step"]
-    middle["copies"] = hooks_take / (1e6 * copy_seconds(model))
-    return middle
+    return _figures(name, times, copy_seconds(model))
+
+
+def _figures(name: str, times: dict[str, list[float]], copy: float) -> list[Figure]:
+    """Microseconds of a step, and what they amount to."""
+    steps, before, after, ship = (
+        times[what][WARM_UP:] for what in ("step", "before", "after", "ship")
+    )
+    both = [a + b for a, b in zip(before, after, strict=True)]
+    bare = [step - its for step, its in zip(steps, both, strict=True)]
+    taken = {
+        "before": before,
+        "after and ship": after,
+        "ship": ship,
+        "both hooks": both,
+    }
+    return [
+        *(
+            middle(name, what, [1e6 * x for x in its], "us")
+            for what, its in taken.items()
+        ),
+        middle(
+            name,
+            "share of a bare step",
+            [a / b for a, b in zip(both, bare, strict=True)],
+        ),
+        middle(name, "both hooks", [x / copy for x in both], "copies"),
+    ]
 
 
 def main() -> None:
-    """Run the benchmark; print its table, and keep it."""
-    parser = argparse.ArgumentParser(description="What the hooks cost.")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
+    """Run the benchmark."""
+    options = parse(__doc__)
     torch.set_num_threads(options.threads)
-    load = os.getloadavg()[0]
-    rows = [
-        ["unmeasured", name, "ns", f"{ns:.0f}"] for name, ns in unmeasured().items()
+    found = [
+        once("not measured", words, unmeasured(schedule, options), "ns")
+        for words, schedule in (("every=n", every(10**9)), ("budget", spent_budget()))
     ]
-    units = {"share": "of a bare step", "copies": "copies of all parameters"}
-    for name, task in TASKS.items():
-        for what, value in measured(task, STEPS[name]).items():
-            unit = units.get(what, "us")
-            rows.append([name, what, unit, f"{value:.{1 if unit == 'us' else 3}f}"])
-    table = Table("model", "what", "unit", "value", title=f"hooks, load {load:.1f}")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "what", "unit", "value"])
-        writer.writerows(rows)
+    for name in TASKS:
+        found += measured(name, options)
+    keep("hooks", found, options)
 
 
 if __name__ == "__main__":
