@@ -112,7 +112,7 @@ def _outside_of_box(y: torch.Tensor) -> torch.Tensor:
 def _point(watched: Watched, index: int) -> _Point:
     parameter = watched.parameters[index]
     moved = watched.optimizers[0]
-    momentum = moved.adapter.momentum(moved.optimizer, parameter)
+    (momentum,) = moved.adapter.momenta(moved.optimizer, [parameter])
     weight = parameter.detach().double()
     group = watched.groups[watched.subject.layers[index].group]
     return _Point(

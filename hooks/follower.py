@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,16 +51,16 @@ class Follower:
     ) -> None:
         self.moved, self._kernel, self._part = moved, kernel, part
         self._layers = [subject.layers[i] for i in moved.layers]
+        self._group_of = [layer.group - moved.first_group for layer in self._layers]
+        self._is_sharded = any(layout(p) is not None for p in moved.parameters)
         self._count_groups = len(moved.optimizer.param_groups)
         kinds = subject.optimizer.kinds[moved.first_group :]
         self._kinds = kinds[: self._count_groups]
-        self._rotational_groups = {
-            layer.group - moved.first_group
-            for layer in self._layers
-            if layer.rotational
-        }
+        pairs = zip(self._group_of, self._layers, strict=True)
+        self._rotational_groups = {group for group, layer in pairs if layer.rotational}
         self.grads: list[Tensor | None] = [None] * len(self._layers)
         self.limits = [math.inf] * len(self._layers)
+        self._boxes: list[float] | None = None
         self.groups: list[Callable[[], GroupState]] = []
         self.counted: list[Counted] = []
         self._histograms: Histograms | None = None
@@ -93,11 +93,11 @@ class Follower:
         momenta = self._momenta()
         if failed:
             return
+        groups = self._groups
         self.groups = [
-            capture(group, self._rotation(index))
-            for index, group in enumerate(self._groups)
+            capture(group, self._rotation(index)) for index, group in enumerate(groups)
         ]
-        self.limits = self._box_limits()
+        self._look_for_boxes(groups)
         self.counted = self._count() if count else []
         self._kernel.before(self.grads, momenta, self.limits, self._part)
 
@@ -125,16 +125,17 @@ class Follower:
         Args:
             failed: take nothing, but let no other process wait.
         """
-        momenta, seconds = self._momenta(), self._second_moments()
+        seconds, momenta = self._second_moments(), self._momenta
+        if self._is_sharded:  # where finding them takes all processes
+            found = momenta()
+            momenta = lambda: found  # noqa: E731
         if not failed:
             self._kernel.after(self.grads, momenta, seconds, self._part)
         self._stepped = True
 
-    @torch.no_grad()
     def _gradients(self) -> list[Tensor | None]:
         """Gradients of now, as the optimizer is to take them."""
-        read, parameters = self.moved.adapter.gradient, self.moved.parameters
-        grads = [_here(read(parameter), parameter) for parameter in parameters]
+        grads = self._all_here(self.moved.adapter.gradients(self.moved.parameters))
         scale = self.scaling.of_gradients()
         return grads if scale is None else unscaled(grads, scale)
 
@@ -148,19 +149,26 @@ class Follower:
         ]
 
     def _momenta(self) -> list[Tensor | None]:
-        adapter, optimizer = self.moved.adapter, self.moved.optimizer
-        return [_here(adapter.momentum(optimizer, p), p) for p in self.moved.parameters]
+        moved = self.moved
+        return self._all_here(moved.adapter.momenta(moved.optimizer, moved.parameters))
 
     def _second_moments(self) -> list[SecondMoment | None]:
-        moved, moments = self.moved, []
-        for parameter, layer in zip(moved.parameters, self._layers, strict=True):
-            moment = moved.adapter.second_moment(
-                moved.optimizer, parameter, layer.group - moved.first_group
-            )
-            if moment is not None:
-                moment = moment._replace(v=_here(moment.v, parameter))
-            moments.append(moment)
-        return moments
+        moved = self.moved
+        moments = moved.adapter.second_moments(
+            moved.optimizer, moved.parameters, self._group_of
+        )
+        if not self._is_sharded:
+            return moments
+        return [
+            moment and moment._replace(v=_here(moment.v, parameter))
+            for moment, parameter in zip(moments, moved.parameters, strict=True)
+        ]
+
+    def _all_here(self, tensors: list[Tensor | None]) -> list[Tensor | None]:
+        if not self._is_sharded:
+            return tensors
+        with torch.no_grad():
+            return list(map(_here, tensors, self.moved.parameters))
 
     @property
     def _groups(self) -> list[Group]:
@@ -176,17 +184,19 @@ class Follower:
         optimizer = self.moved.optimizer
         return imposed_rotation(optimizer, optimizer.param_groups[group])
 
-    def _box_limits(self) -> list[float]:
-        of_group = [
+    def _look_for_boxes(self, groups: Sequence[Group]) -> None:
+        """Set `limits`; they are the same list as long as they are the same."""
+        boxes = [
             box_limit(group) if kind in DECOUPLED else math.inf
-            for group, kind in zip(self._groups, self._kinds, strict=True)
+            for group, kind in zip(groups, self._kinds, strict=True)
         ]
-        first = self.moved.first_group
-        return [
-            # a norm that is kept knows no box
-            math.inf if layer.rotational else of_group[layer.group - first]
-            for layer in self._layers
-        ]
+        if boxes != self._boxes:
+            self._boxes = boxes
+            self.limits = [
+                # a norm that is kept knows no box
+                math.inf if layer.rotational else boxes[group]
+                for layer, group in zip(self._layers, self._group_of, strict=True)
+            ]
 
 
 def followers_of(

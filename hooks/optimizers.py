@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -84,55 +84,93 @@ class Adapter:
             unread=self.unread,
         )
 
-    def gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
-        """The parameter's gradient of now, which a step in between does not change."""
-        grad = parameter.grad
-        if grad is None or grad.is_sparse:
-            return None if grad is None else grad.to_dense()
-        return grad if self.spares_gradients else grad.clone()
+    def gradients(
+        self, parameters: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        """Their gradients of now, which a step in between does not change."""
+        grads = [parameter.grad for parameter in parameters]
+        return [g if g is None else self._kept(g) for g in grads]
 
-    def momentum(
-        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor
-    ) -> torch.Tensor | None:
-        """The parameter's momentum; None where there is none (yet)."""
-        found = self._state(optimizer, parameter).get(self.momentum_key)
-        return found if isinstance(found, torch.Tensor) else None
+    def _kept(self, grad: torch.Tensor) -> torch.Tensor:
+        if grad.is_sparse:
+            return grad.detach().to_dense()
+        return grad if self.spares_gradients else grad.detach().clone()
 
-    def second_moment(
-        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor, group: int
-    ) -> SecondMoment | None:
-        """What the step has just divided the parameter's momentum by, if anything."""
-        state = self._state(optimizer, parameter)
-        v = next((state[k] for k in self.second_moment_keys if k in state), None)
-        if v is None:
-            return None
-        settings = self.settings(optimizer, optimizer.param_groups[group])
-        correction = _correction(settings, state) if self.bias_corrected else 1.0
-        return SecondMoment(v, correction, settings.get("eps", 0.0))
+    def momenta(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        """The parameters' momenta; None where there is none (yet)."""
+        key = self.momentum_key
+        found = [state.get(key) for state in self._states(optimizer, parameters)]
+        return [m if isinstance(m, torch.Tensor) else None for m in found]
 
-    def _state(
-        self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor
-    ) -> Mapping[str, Any]:
+    def second_moments(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Sequence[torch.Tensor],
+        groups: Sequence[int],
+    ) -> list[SecondMoment | None]:
+        """What the step has just divided the momenta by, if anything.
+
+        Args:
+            optimizer: whose step it was.
+            parameters: some of its parameters.
+            groups: index of the group that each of them is in.
+        """
+        if not self.second_moment_keys:
+            return [None] * len(parameters)
+        states = self._states(optimizer, parameters)
+        squares: list[Any] = [None] * len(states)
+        for key in reversed(self.second_moment_keys):
+            pairs = zip(states, squares, strict=True)
+            squares = [state.get(key, v) for state, v in pairs]
+        settings = {
+            group: self.settings(optimizer, optimizer.param_groups[group])
+            for group in {*groups}
+        }
+        known: dict[tuple[int, Any], tuple[float | torch.Tensor, float]] = {}
+        moments: list[SecondMoment | None] = []
+        for v, state, group in zip(squares, states, groups, strict=True):
+            if v is None:
+                moments.append(None)
+                continue
+            count = _cheap(state.get("step")) if self.bias_corrected else _UNBIASED
+            # Counts of one step are alike, as a rule; tensors on accelerators differ.
+            scaling = known.get((group, count))
+            if scaling is None:
+                of_group = settings[group]
+                scaling = _correction(of_group, count), of_group.get("eps", 0.0)
+                known[group, count] = scaling
+            moments.append(SecondMoment(v, *scaling))
+        return moments
+
+    def _states(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+    ) -> list[Mapping[str, Any]]:
         # `state` makes an entry for whatever it is asked by index: use get.
-        found: Mapping[str, Any] = self.source(optimizer).state.get(parameter, {})
-        return found
+        get = self.source(optimizer).state.get
+        return [get(parameter) or _NOTHING for parameter in parameters]
 
 
-def _correction(settings: Group, state: Mapping[str, Any]) -> float | torch.Tensor:
+_NOTHING: Final[Mapping[str, Any]] = {}
+_UNBIASED: Final = object()
+
+
+def _correction(settings: Group, count: Any) -> float | torch.Tensor:
     """Root of Adam's bias correction; steps are counted per tensor or per group."""
-    counts = (state.get("step"), settings.get("step"), settings.get("k"))
-    count = next((count for count in counts if count is not None), None)
-    if count is None:
+    counts = (count, settings.get("step"), settings.get("k"))
+    count = _cheap(next((count for count in counts if count is not None), _UNBIASED))
+    if count is _UNBIASED:
         return 1.0
-    # Read a number where that is free; stay on an accelerator where it is not.
-    beta2, count = _cheap(settings["betas"][1]), _cheap(count)
-    correction: float | torch.Tensor = (1 - beta2**count) ** 0.5
+    correction: float | torch.Tensor = (
+        1 - _cheap(settings["betas"][1]) ** count
+    ) ** 0.5
     return correction
 
 
 def _cheap(number: Any) -> Any:
-    if isinstance(number, torch.Tensor) and number.device.type == "cpu":
-        return float(number)
+    if isinstance(number, torch.Tensor) and number.is_cpu:
+        return number.item()
     return number
 
 
@@ -156,30 +194,32 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
         rotation: the angle that the optimizer imposes, in radians.
     """
     beta1, beta2 = (*(group.get("betas") or ()), np.nan, np.nan)[:2]
-    values = {
-        "lr": group.get("lr"),
-        "weight_decay": group.get("weight_decay", 0.0),
-        "beta1": beta1,
-        "beta2": beta2,
-        "momentum": group.get("momentum"),
-        "dampening": group.get("dampening", 0.0),
+    kept = {
+        "lr": _kept(group.get("lr")),
+        "weight_decay": _kept(group.get("weight_decay", 0.0)),
+        "beta1": _kept(beta1),
+        "beta2": _kept(beta2),
+        "momentum": _kept(group.get("momentum")),
+        "dampening": _kept(group.get("dampening", 0.0)),
     }
-    kept = {key: _kept(value) for key, value in values.items()}
     nesterov = bool(group.get("nesterov", False))
     maximize = bool(group.get("maximize", False))
     return lambda: GroupState(
-        **{key: read() for key, read in kept.items()},
+        **{key: _read(number) for key, number in kept.items()},
         nesterov=nesterov,
         rotation=rotation,
         maximize=maximize,
     )
 
 
-def _kept(value: Any) -> Callable[[], float]:
+def _kept(value: Any) -> float | Callable[[], float]:
     if isinstance(value, torch.Tensor):
         return read_later(value)
-    number = float(value) if isinstance(value, numbers.Real) else math.nan
-    return lambda: number
+    return float(value) if isinstance(value, numbers.Real) else math.nan
+
+
+def _read(number: float | Callable[[], float]) -> float:
+    return number() if callable(number) else number
 
 
 def box_limit(group: Group) -> float:

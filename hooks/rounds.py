@@ -1,6 +1,7 @@
 """Rounds: the steps of several optimizers that are counted as one."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ from dynoscope.metrics.sums import Counted, start_counts
 __all__ = ["Round", "measurement_of"]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Round:
     """Steps that are counted as one.
 
@@ -56,13 +57,13 @@ def measurement_of(
         skipped: measurements given up since the last one.
     """
     measured, layers = ended.measured or {}, len(subject.layers)
-    has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
+    has_grad, limits = [False] * layers, [math.inf] * layers
     readers: list[Callable[[], GroupState]] = []
     for part, follower in enumerate(followers):
         if part in measured:
-            at = list(follower.moved.layers)
-            has_grad[at] = [grad is not None for grad in follower.grads]
-            limits[at] = follower.limits
+            for k, at in enumerate(follower.moved.layers):
+                has_grad[at] = follower.grads[k] is not None
+                limits[at] = follower.limits[k]
             readers += follower.groups
         else:
             readers += [_unknown] * len(follower.moved.optimizer.param_groups)
@@ -72,8 +73,8 @@ def measurement_of(
         own_steps=tuple(map(measured.get, range(len(followers)))),
         wall_time=time.time(),
         groups=lambda: tuple(read() for read in readers),
-        has_grad=has_grad,
-        limits=limits,
+        has_grad=np.array(has_grad),
+        limits=np.array(limits),
         fetch=fetch,
         nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
         hook_seconds=ended.seconds,

@@ -62,7 +62,7 @@ class Moved:
     layers: tuple[int, ...]
     parameters: tuple[nn.Parameter, ...]
     everything: tuple[nn.Parameter, ...]
-    kinds: list[tuple[Any, ...]]
+    kinds: list[Any]
 
     def is_current(self) -> bool:
         """Whether the optimizer still has the parameters that it had, of the same kind.
@@ -73,7 +73,7 @@ class Moved:
         return (
             len(now) == len(self.everything)
             and all(map(operator.is_, now, self.everything))
-            and [*map(_kind, self.parameters)] == self.kinds
+            and _kinds(self.parameters) == self.kinds
         )
 
 
@@ -178,7 +178,7 @@ def _watched(
                 mine,
                 own,
                 _parameters_of(optimizer),
-                [*map(_kind, own)],
+                _kinds(own),
             )
         )
         for i in mine:
@@ -229,8 +229,11 @@ def _listed(one_or_more: Any) -> list[Any]:
     return [one_or_more]
 
 
-def _kind(parameter: nn.Parameter) -> tuple[Any, ...]:
-    return parameter.dtype, parameter.device, parameter.shape, parameter.stride()
+def _kinds(parameters: Sequence[nn.Parameter]) -> list[Any]:
+    return [*map(_KIND, parameters), *map(torch.Tensor.stride, parameters)]
+
+
+_KIND: Final = operator.attrgetter("dtype", "device", "shape")
 
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:

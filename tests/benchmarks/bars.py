@@ -103,6 +103,13 @@ BARS: Final[Sequence[Bar]] = (
     ),
     *(
         Bar(
+            f"a step that is not measured, {words}: hooks of an optimizer",
+            *("hooks", "not measured", what, 2000),
+        )
+        for words, what in (("every n-th", "every=n"), ("by budget", "budget"))
+    ),
+    *(
+        Bar(
             f"disk: a row of layers, all metrics, {words}",
             *("disk", task, "a row of layers", 100),
         )

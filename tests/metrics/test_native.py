@@ -61,7 +61,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
             for p, d in zip(parameters, tensors[3], strict=True):
                 p.data.add_(d)
             seconds = [SecondMoment(m.square(), 0.5, 1e-8) for m in tensors[2]]
-            kernel.after(tensors[1], tensors[2], seconds)
+            kernel.after(tensors[1], lambda: tensors[2], seconds)
             host = kernel.ship()()
             found.append((host.sums.tobytes(), host.rows.tobytes()))
     finally:
@@ -75,7 +75,7 @@ def test_gradients_are_not_kept_alive() -> None:
     grad = torch.ones(5)
     gone = weakref.ref(grad)
     kernel.before([grad], [None], [torch.inf])
-    kernel.after([grad], [None], [None])
+    kernel.after([grad], lambda: [None], [None])
     del grad
     assert gone() is None
 
@@ -86,7 +86,7 @@ def test_a_momentum_of_another_dtype_is_read(dtype: torch.dtype) -> None:
     kernel = Kernel([Spec(parameter)])
     momentum = torch.full((40,), 0.1, dtype=dtype)
     kernel.before([parameter.detach()], [momentum], [torch.inf])
-    kernel.after([None], [None], [None])
+    kernel.after([None], lambda: [None], [None])
     sums = kernel.ship()().sums
     assert native.available()
     assert sums[3, 0] == pytest.approx(float(momentum.double().square().sum()))

@@ -42,7 +42,7 @@ def run(
     kernel.before(grads, momenta, [limit] * len(parameters))
     for parameter, w in zip(parameters, after, strict=True):
         parameter.data.copy_(w)
-    kernel.after(grads, momenta, seconds or [None] * len(parameters))
+    kernel.after(grads, lambda: momenta, seconds or [None] * len(parameters))
     return kernel.ship()()
 
 

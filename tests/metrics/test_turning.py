@@ -21,7 +21,7 @@ def measured(before: torch.Tensor, after: torch.Tensor) -> float:
     kernel = Kernel([Spec(parameter)])
     kernel.before([None], [None], [np.inf])
     parameter.data.copy_(after)
-    kernel.after([None], [None], [None])
+    kernel.after([None], lambda: [None], [None])
     sums = kernel.ship()().sums
     turning = Turning(
         *(sums[s] for s in (Sum.WEIGHT_SQ, Sum.WEIGHT_UPDATE, Sum.TURN_SQ))

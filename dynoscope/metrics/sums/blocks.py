@@ -23,9 +23,16 @@ __all__ = ["Block", "Large", "Scratch", "Stack"]
 
 
 class Block(Protocol):
-    """Some layers that are summed together; `sums` has their columns."""
+    """Some layers that are summed together.
+
+    Attributes:
+        sums: has their columns.
+        is_finite: whether their weights, gradients and momenta were and are finite,
+            after a step; None if it is for the sums to say.
+    """
 
     sums: Tensor
+    is_finite: bool | None
 
     def before(
         self,
@@ -50,6 +57,8 @@ class Stack:
     Zeros change no sum and no maximum. Layers with rows of their own are of one
     shape, and need no padding.
     """
+
+    is_finite: bool | None = None
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
         self._parameters = [spec.parameter for spec in specs]
@@ -101,7 +110,8 @@ class Stack:
         update.sub_(old)
         sum_units(old, update, self._product, self._unit_length, self._unit_sums)
         self._dot(grad, update, Sum.GRAD_UPDATE)
-        self.sums[Sum.MOVED].copy_(torch.count_nonzero(update, 1))
+        moved = torch.ne(update, 0, out=self._product)  # counting would make integers
+        torch.sum(moved, 1, out=self.sums[Sum.MOVED])
         if kept := self._with_channels:
             for row, x in enumerate((grad, old, update)):
                 torch.cat(self._slots[id(x)][:kept], out=self._channels[row])
@@ -173,6 +183,8 @@ class Scratch:
 
 class Large:
     """A large layer, cut into pieces; a column each."""
+
+    is_finite: bool | None = None
 
     def __init__(self, spec: Spec, pack: Pack, scratch: Scratch) -> None:
         self._parameter, self._cuts = spec.parameter, spec.cuts

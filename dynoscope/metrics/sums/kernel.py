@@ -131,9 +131,9 @@ class Kernel:
         self._clear(part)
         for at, block, _ in self._parts[part]:
             block.before(
-                [grads[i] for i in at],
-                [momenta[i] for i in at],
-                [limits[i] for i in at],
+                [*map(grads.__getitem__, at)],
+                [*map(momenta.__getitem__, at)],
+                [*map(limits.__getitem__, at)],
                 again=again,
             )
 
@@ -144,29 +144,37 @@ class Kernel:
                 block.sums.zero_()
         elif not self._taken:
             for pack in self._packs:
-                pack.flat.zero_()
+                pack.clear()
         self._taken.add(part)
 
     @torch.no_grad()
     def after(
         self,
         grads: Tensors,
-        momenta: Tensors,
+        momenta: Callable[[], Tensors],
         seconds: SecondMoments,
         part: int = 0,
     ) -> None:
-        """Take what needs the weights, and the second moments, after the step."""
+        """Take what needs the weights, and the second moments, after the step.
+
+        It asks for the momenta where there is something to count in them.
+        """
         members, parameters = self._parts[part], self._of_part[part]
         for at, block, _ in members:
-            block.after([grads[i] for i in at], [seconds[i] for i in at])
+            block.after([*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
-        dirty = {pack for pack in self._packs if not pack.is_known_finite()}
+        finite = {pack: pack.is_known_finite() for pack in self._unsure(part)}
         for at, block, pack in members:
-            if pack in dirty:
+            if not (finite[pack] if block.is_finite is None else block.is_finite):
+                now = momenta()
                 for k, i in enumerate(at):
-                    tensors = (parameters[i], grads[i], momenta[i])
+                    tensors = (parameters[i], grads[i], now[i])
                     block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
+
+    def _unsure(self, part: int) -> set[Pack]:
+        """Packs of blocks that do not say by themselves whether they are finite."""
+        return {m.pack for m in self._parts[part] if m.block.is_finite is None}
 
     def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.

@@ -1,13 +1,17 @@
 /* All sums of a step over layers on the CPU: every tensor is read once before the
  * step and once after it. See native.py, which compiles this file and calls it.
  *
- * Work is cut into chunks of whole output rows, and a chunk into blocks that stay in
- * the first-level cache while several loops run over them. Sums are in double, where
+ * Work is cut into chunks of whole output rows, and a chunk into blocks and tiles that
+ * stay in the first-level cache while several loops run over them. Sums are in double, where
  * products of floats are exact, so that the part of an update at right angles to the
  * weight comes from one pass without losing digits. Chunks are added up in their
  * order: the result does not depend on the number of threads.
  */
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -20,10 +24,12 @@ enum {
   SCALED_GRAD_SQ, WEIGHT_SCALED_GRAD, OUTSIDE, AT_EDGE, SUMS
 };
 
-#define BLOCK 1024
+#define BLOCK 1024 /* a page of floats: copied whole, it is not fetched to be overwritten */
+#define TILE 256
 
 /* Numbers that are worked on at once; compilers make them fit the machine. */
 #define LANES 8
+#define PAIR (2 * LANES)
 typedef float Float __attribute__((vector_size(4 * LANES)));
 typedef double Double __attribute__((vector_size(8 * LANES)));
 typedef int64_t Mask __attribute__((vector_size(8 * LANES)));
@@ -67,7 +73,7 @@ static double widened(const void *x, int64_t dtype, int64_t i) {
   return value;
 }
 
-/* A block as REAL: itself, or widened into a buffer. */
+/* A run as REAL: itself, or widened into a buffer. */
 #define DEFINE_LOAD(REAL, OWN)                                                   \
   static const REAL *load_##REAL(const void *x, int64_t dtype, int64_t start,    \
                                  int n, REAL *buffer) {                          \
@@ -92,12 +98,31 @@ static double total(Double x) {
   return sum;
 }
 
+/* Sums under way, each in lanes of its own; two of them, see below. */
+typedef struct {
+  Double wg[2], gg[2], size[2], mg[2], mm[2];
+} Before;
+
+typedef struct {
+  Double ww[2], wd[2], dd[2], gd[2];
+} Unit;
+
+typedef struct {
+  Double wu[2], uu[2];
+} Scaled;
+
+static double both(const Double *sums) { return total(sums[0] + sums[1]); }
+
 static Double magnitude(Double x) { return (Double)((Mask)x & INT64_MAX); }
 
 static Double widen_float(const float *x) {
+#ifdef __AVX512F__ /* some compilers would do it by halves */
+  return (Double)_mm512_cvtps_pd(_mm256_loadu_ps(x));
+#else
   Float few;
   memcpy(&few, x, sizeof few);
   return __builtin_convertvector(few, Double);
+#endif
 }
 
 static Double widen_double(const double *x) {
@@ -106,67 +131,46 @@ static Double widen_double(const double *x) {
   return few;
 }
 
-/* Loops over a block, with the rest of it one by one. Two sums of each kind are under
+/* Loops over a tile, a whole number of pairs of vectors: two sums of each kind are under
  * way, since a sum has to wait for the one before. */
 #define DEFINE_LOOPS(REAL, BITS, SQRT)                                           \
-  /* sum a * b, sum b^2, and sum |b| */                                          \
-  static void products_##REAL(const REAL *a, const REAL *b, int n, double *ab,   \
-                              double *bb, double *size) {                        \
-    Double s[2] = {{0}}, t[2] = {{0}}, u[2] = {{0}};                             \
-    int i = 0;                                                                   \
-    for (; i + 2 * LANES <= n; i += 2 * LANES)                                   \
+  static void before_tile_##REAL(const REAL *w, const REAL *g, const REAL *m,    \
+                                 int n, Before *sums) {                          \
+    Before s = *sums;                                                            \
+    for (int i = 0; i < n; i += PAIR)                                            \
       for (int k = 0; k < 2; k++) {                                              \
-        Double x = widen_##REAL(a + i + k * LANES);                              \
-        Double y = widen_##REAL(b + i + k * LANES);                              \
-        s[k] += x * y, t[k] += y * y, u[k] += magnitude(y);                      \
+        Double x = widen_##REAL(w + i + k * LANES);                              \
+        Double y = widen_##REAL(g + i + k * LANES);                              \
+        Double z = widen_##REAL(m + i + k * LANES);                              \
+        s.wg[k] += x * y, s.gg[k] += y * y, s.size[k] += magnitude(y);           \
+        s.mg[k] += z * y, s.mm[k] += z * z;                                      \
       }                                                                          \
-    *ab += total(s[0] + s[1]), *bb += total(t[0] + t[1]);                        \
-    *size += total(u[0] + u[1]);                                                 \
-    for (; i < n; i++) {                                                         \
-      double x = a[i], y = b[i];                                                 \
-      *ab += x * y, *bb += y * y, *size += fabs(y);                              \
-    }                                                                            \
+    *sums = s;                                                                   \
   }                                                                              \
                                                                                  \
-  /* The same of w and g, and of g and m but for sum |m|, in one go. */          \
-  static void both_##REAL(const REAL *w, const REAL *g, const REAL *m, int n,    \
-                          double *out) {                                         \
-    Double wg = {0}, gg = {0}, ga = {0}, mg = {0}, mm = {0};                     \
-    int i = 0;                                                                   \
-    for (; i + LANES <= n; i += LANES) {                                         \
-      Double x = widen_##REAL(w + i), y = widen_##REAL(g + i);                   \
-      Double z = widen_##REAL(m + i);                                            \
-      wg += x * y, gg += y * y, ga += magnitude(y), mg += z * y, mm += z * z;    \
-    }                                                                            \
-    out[WEIGHT_GRAD] += total(wg), out[GRAD_SQ] += total(gg);                    \
-    out[GRAD_ABS] += total(ga), out[MOMENTUM_GRAD] += total(mg);                 \
-    out[MOMENTUM_SQ] += total(mm);                                               \
-    for (; i < n; i++) {                                                         \
-      double x = w[i], y = g[i], z = m[i];                                       \
-      out[WEIGHT_GRAD] += x * y, out[GRAD_SQ] += y * y;                          \
-      out[GRAD_ABS] += fabs(y), out[MOMENTUM_GRAD] += z * y;                     \
-      out[MOMENTUM_SQ] += z * z;                                                 \
-    }                                                                            \
-  }                                                                              \
-                                                                                 \
-  /* of a unit with old and new weights: w^2, w * d, d^2, and g * d, added */    \
-  static void unit_##REAL(const REAL *old, const REAL *now, const REAL *g,       \
-                          int n, double *sums) {                                 \
-    Double ww[2] = {{0}}, wd[2] = {{0}}, dd[2] = {{0}}, gd[2] = {{0}};           \
-    int i = 0;                                                                   \
-    for (; i + 2 * LANES <= n; i += 2 * LANES)                                   \
+  static void unit_tile_##REAL(const REAL *old, const REAL *now, const REAL *g,  \
+                               int n, Unit *sums) {                              \
+    Unit s = *sums;                                                              \
+    for (int i = 0; i < n; i += PAIR)                                            \
       for (int k = 0; k < 2; k++) {                                              \
         Double w = widen_##REAL(old + i + k * LANES);                            \
         Double d = widen_##REAL(now + i + k * LANES) - w;                        \
-        ww[k] += w * w, wd[k] += w * d, dd[k] += d * d;                          \
-        gd[k] += widen_##REAL(g + i + k * LANES) * d;                            \
+        s.ww[k] += w * w, s.wd[k] += w * d, s.dd[k] += d * d;                    \
+        s.gd[k] += widen_##REAL(g + i + k * LANES) * d;                          \
       }                                                                          \
-    sums[0] += total(ww[0] + ww[1]), sums[1] += total(wd[0] + wd[1]);            \
-    sums[2] += total(dd[0] + dd[1]), sums[3] += total(gd[0] + gd[1]);            \
-    for (; i < n; i++) {                                                         \
-      double w = old[i], d = now[i] - w;                                         \
-      sums[0] += w * w, sums[1] += w * d, sums[2] += d * d, sums[3] += g[i] * d; \
-    }                                                                            \
+    *sums = s;                                                                   \
+  }                                                                              \
+                                                                                 \
+  static void scaled_tile_##REAL(const REAL *w, const REAL *u, int n,            \
+                                 Scaled *sums) {                                 \
+    Scaled s = *sums;                                                            \
+    for (int i = 0; i < n; i += PAIR)                                            \
+      for (int k = 0; k < 2; k++) {                                              \
+        Double x = widen_##REAL(w + i + k * LANES);                              \
+        Double y = widen_##REAL(u + i + k * LANES);                              \
+        s.wu[k] += x * y, s.uu[k] += y * y;                                      \
+      }                                                                          \
+    *sums = s;                                                                   \
   }                                                                              \
                                                                                  \
   static int moved_##REAL(const REAL *old, const REAL *now, int n) {             \
@@ -175,9 +179,8 @@ static Double widen_double(const double *x) {
     return count;                                                                \
   }                                                                              \
                                                                                  \
-  static void scale_##REAL(const REAL *g, const REAL *v, int n, double correction, \
-                           double eps, REAL *u) {                                \
-    REAL factor = (REAL)(1 / correction), offset = (REAL)eps;                    \
+  static void scale_##REAL(const REAL *g, const REAL *v, int n, REAL factor,     \
+                           REAL offset, REAL *u) {                               \
     for (int i = 0; i < n; i++) u[i] = g[i] / (SQRT(v[i]) * factor + offset);    \
   }                                                                              \
                                                                                  \
@@ -192,34 +195,73 @@ static Double widen_double(const double *x) {
     }                                                                            \
     memcpy(&most, &found, sizeof found);                                         \
     return most;                                                                 \
+  }                                                                              \
+                                                                                 \
+  /* The rest of a run, with zeros that change no sum. */                        \
+  static const REAL *padded_##REAL(const REAL *x, int n, REAL *buffer) {         \
+    memset(buffer, 0, PAIR * sizeof *buffer);                                    \
+    return memcpy(buffer, x, n * sizeof *buffer);                                \
+  }                                                                              \
+                                                                                 \
+  static void before_run_##REAL(const REAL *w, const REAL *g, const REAL *m,     \
+                                int n, Before *sums) {                           \
+    REAL a[PAIR], b[PAIR], c[PAIR];                                              \
+    int whole = n / PAIR * PAIR, rest = n - whole;                               \
+    before_tile_##REAL(w, g, m, whole, sums);                                    \
+    if (!rest) return;                                                           \
+    before_tile_##REAL(padded_##REAL(w + whole, rest, a),                        \
+                       padded_##REAL(g + whole, rest, b),                        \
+                       padded_##REAL(m + whole, rest, c), PAIR, sums);           \
+  }                                                                              \
+                                                                                 \
+  static void unit_run_##REAL(const REAL *old, const REAL *now, const REAL *g,   \
+                              int n, Unit *sums) {                               \
+    REAL a[PAIR], b[PAIR], c[PAIR];                                              \
+    int whole = n / PAIR * PAIR, rest = n - whole;                               \
+    unit_tile_##REAL(old, now, g, whole, sums);                                  \
+    if (!rest) return;                                                           \
+    unit_tile_##REAL(padded_##REAL(old + whole, rest, a),                        \
+                     padded_##REAL(now + whole, rest, b),                        \
+                     padded_##REAL(g + whole, rest, c), PAIR, sums);             \
+  }                                                                              \
+                                                                                 \
+  static void scaled_run_##REAL(const REAL *w, const REAL *u, int n,             \
+                                Scaled *sums) {                                  \
+    REAL a[PAIR], b[PAIR];                                                       \
+    int whole = n / PAIR * PAIR, rest = n - whole;                               \
+    scaled_tile_##REAL(w, u, whole, sums);                                       \
+    if (!rest) return;                                                           \
+    scaled_tile_##REAL(padded_##REAL(w + whole, rest, a),                        \
+                       padded_##REAL(u + whole, rest, b), PAIR, sums);           \
   }
 
 #define DEFINE_CHUNKS(REAL)                                                      \
   static void before_##REAL(const Layer *layer, const Input *weight,             \
                             const Input *grad, const Input *momentum,            \
                             const Chunk *chunk, double *out) {                   \
-    REAL wb[BLOCK], gb[BLOCK], mb[BLOCK];                                        \
+    REAL wb[BLOCK], gb[BLOCK], mb[BLOCK];                                           \
     REAL most = 0;                                                               \
-    double ignored = 0;                                                          \
+    Before sums = {{{0}}};                                                       \
     int64_t size = size_of(layer->dtype);                                        \
-    for (int64_t done = 0; done < chunk->length; done += BLOCK) {                \
+    for (int64_t done = 0; done < chunk->length; done += BLOCK) {                 \
       int64_t from = chunk->start + done, left = chunk->length - done;           \
-      int n = left < BLOCK ? (int)left : BLOCK;                                  \
+      int n = left < BLOCK ? (int)left : BLOCK;                                    \
       const REAL *w = load_##REAL(weight->x, weight->dtype, from, n, wb);        \
       const REAL *g = load_##REAL(grad->x, grad->dtype, from, n, gb);            \
       const REAL *m = load_##REAL(momentum->x, momentum->dtype, from, n, mb);    \
+      before_run_##REAL(w, g ? g : w, m ? m : w, n, &sums);                      \
       most = largest_##REAL(w, n, most);                                         \
-      if (g && m) both_##REAL(w, g, m, n, out);                                  \
-      else if (g)                                                                \
-        products_##REAL(w, g, n, out + WEIGHT_GRAD, out + GRAD_SQ,               \
-                        out + GRAD_ABS);                                         \
-      else if (m)                                                                \
-        products_##REAL(m, m, n, &ignored, out + MOMENTUM_SQ, &ignored);         \
       if (weight->x != layer->saved)                                             \
         memcpy((char *)layer->saved + from * size,                               \
                (const char *)weight->x + from * size, n * size);                 \
     }                                                                            \
     out[WEIGHT_MAX] = most;                                                      \
+    if (grad->x) {                                                               \
+      out[WEIGHT_GRAD] = both(sums.wg), out[GRAD_SQ] = both(sums.gg);            \
+      out[GRAD_ABS] = both(sums.size);                                           \
+    }                                                                            \
+    if (momentum->x) out[MOMENTUM_SQ] = both(sums.mm);                           \
+    if (grad->x && momentum->x) out[MOMENTUM_GRAD] = both(sums.mg);              \
   }                                                                              \
                                                                                  \
   /* TURN_SQ is left as sum d^2 until all chunks of the layer are there. */      \
@@ -227,36 +269,34 @@ static Double widen_double(const double *x) {
                            const Input *grad, const Input *second,               \
                            const Setting *setting, const Chunk *chunk,           \
                            const Output *all, double *out) {                     \
-    REAL ob[BLOCK], wb[BLOCK], gb[BLOCK], vb[BLOCK];                             \
+    REAL ob[TILE], wb[TILE], gb[TILE], vb[TILE];                                 \
+    REAL factor = (REAL)(1 / setting->correction), offset = (REAL)setting->eps;  \
     Rows rows = rows_of(layer, chunk, all);                                      \
-    double ignored = 0;                                                          \
-    for (int64_t done = 0; done < chunk->length; done += BLOCK) {                \
+    Scaled scaled = {{{0}}};                                                     \
+    for (int64_t done = 0; done < chunk->length; done += TILE) {                 \
       int64_t from = chunk->start + done, left = chunk->length - done;           \
-      int n = left < BLOCK ? (int)left : BLOCK;                                  \
+      int n = left < TILE ? (int)left : TILE;                                    \
       const REAL *w = load_##REAL(layer->saved, layer->dtype, from, n, ob);      \
       const REAL *now = load_##REAL(weight->x, weight->dtype, from, n, wb);      \
       const REAL *g = load_##REAL(grad->x, grad->dtype, from, n, gb);            \
       const REAL *v = load_##REAL(second->x, second->dtype, from, n, vb);        \
+      /* division is slow, and other sums can be taken meanwhile */              \
+      if (g && v) scale_##REAL(g, v, n, factor, offset, vb);                     \
+      for (int i = 0, span; i < n; i += span) {                                  \
+        span = rows.left < n - i ? (int)rows.left : n - i;                       \
+        unit_run_##REAL(w + i, now + i, (g ? g : w) + i, span, &rows.unit);      \
+        advance(&rows, span);                                                    \
+      }                                                                          \
       out[MOVED] += moved_##REAL(w, now, n);                                     \
-      if (!rows.length) {                                                        \
-        unit_##REAL(w, now, g ? g : w, n, rows.sums);                            \
-      } else {                                                                   \
-        for (int i = 0, span; i < n; i += span) {                                \
-          span = rows.left < n - i ? (int)rows.left : n - i;                     \
-          unit_##REAL(w + i, now + i, (g ? g : w) + i, span, rows.sums);         \
-          advance(&rows, span);                                                  \
-        }                                                                        \
-      }                                                                          \
-      if (g && v) {                                                              \
-        scale_##REAL(g, v, n, setting->correction, setting->eps, vb);            \
-        products_##REAL(w, vb, n, out + WEIGHT_SCALED_GRAD, out + SCALED_GRAD_SQ, \
-                        &ignored);                                               \
-      }                                                                          \
+      if (g && v) scaled_run_##REAL(w, vb, n, &scaled);                          \
     }                                                                            \
-    out[WEIGHT_SQ] = rows.sums[0];                                               \
-    out[WEIGHT_UPDATE] = rows.sums[1];                                           \
-    out[TURN_SQ] = rows.sums[2];                                                 \
-    if (grad->x) out[GRAD_UPDATE] = rows.sums[3];                                \
+    out[WEIGHT_SQ] = both(rows.unit.ww);                                         \
+    out[WEIGHT_UPDATE] = both(rows.unit.wd);                                     \
+    out[TURN_SQ] = rows.moved + both(rows.unit.dd);                              \
+    if (!grad->x) return;                                                        \
+    out[GRAD_UPDATE] = both(rows.unit.gd);                                       \
+    out[WEIGHT_SCALED_GRAD] = both(scaled.wu);                                   \
+    out[SCALED_GRAD_SQ] = both(scaled.uu);                                       \
   }
 
 static double turn_of(double ww, double wd, double dd) {
@@ -265,28 +305,34 @@ static double turn_of(double ww, double wd, double dd) {
   return turn < 0 ? 0 : turn;
 }
 
-/* The output rows of a chunk, one after the other. */
+/* The output rows of a chunk, one after the other; without, all of it is one. */
 typedef struct {
   int64_t length, left, width;
-  double *out, sums[4]; /* w^2, w * d, d^2 of this row; g * d of all so far */
+  double *out;
+  Unit unit;    /* of this row; g * d of all so far */
+  double moved; /* d^2 of the rows before */
 } Rows;
 
 static Rows rows_of(const Layer *layer, const Chunk *chunk, const Output *all) {
-  Rows rows = {layer->row_length, layer->row_length, all->all_rows, 0, {0}};
+  Rows rows = {layer->row_length, layer->row_length, all->all_rows};
   if (rows.length)
     rows.out = all->rows + layer->row + chunk->start / layer->row_length;
+  else
+    rows.left = chunk->length;
   return rows;
 }
 
 static void advance(Rows *rows, int span) {
-  double *sums = rows->sums;
+  Unit *unit = &rows->unit;
   rows->left -= span;
-  if (rows->left) return;
-  rows->out[0] = sums[0];
-  rows->out[rows->width] = sums[1];
-  rows->out[2 * rows->width] = turn_of(sums[0], sums[1], sums[2]);
+  if (rows->left || !rows->length) return;
+  double ww = both(unit->ww), wd = both(unit->wd), dd = both(unit->dd);
+  rows->out[0] = ww;
+  rows->out[rows->width] = wd;
+  rows->out[2 * rows->width] = turn_of(ww, wd, dd);
+  rows->moved += dd;
   rows->out++, rows->left = rows->length;
-  sums[0] = sums[1] = sums[2] = 0;
+  memset(unit, 0, offsetof(Unit, gd));
 }
 
 DEFINE_LOAD(float, FLOAT32)
@@ -331,11 +377,12 @@ static void gather(const int *which, int count, const double *chunk, int first,
 
 /* Sums of what is there before the step; keeps the weights, unless they are the kept.
  *
- * partial: SUMS doubles for each chunk. The chunks of a layer follow each other. */
-void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
-                      const Input *weights, const Input *grads, const Input *momenta,
-                      const Setting *settings, const Output *all, double *partial,
-                      int threads) {
+ * partial: SUMS doubles for each chunk. The chunks of a layer follow each other.
+ * Returns 0. */
+int dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
+                     const Input *weights, const Input *grads, const Input *momenta,
+                     const Setting *settings, const Output *all, double *partial,
+                     int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t k = chunk[c].layer;
@@ -358,13 +405,15 @@ void dynoscope_before(int64_t chunks, const Chunk *chunk, const Layer *layers,
       if (first || *most == *most) *most = out[WEIGHT_MAX];
     }
   }
+  return 0;
 }
 
-/* Sums of what the step has changed. */
-void dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
-                     const Input *weights, const Input *grads, const Input *seconds,
-                     const Setting *settings, const Output *all, double *partial,
-                     int threads) {
+/* Sums of what the step has changed; whether weights, gradients and momenta were finite
+ * before the step and are after it. */
+int dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
+                    const Input *weights, const Input *grads, const Input *seconds,
+                    const Setting *settings, const Output *all, double *partial,
+                    int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t k = chunk[c].layer;
@@ -376,12 +425,15 @@ void dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
       keep_channels(layers + k, weights + k, grads + k, all);
   }
   static const int taken[] = {GRAD_UPDATE, MOVED, SCALED_GRAD_SQ, WEIGHT_SCALED_GRAD};
+  int finite = 1;
   for (int64_t c = 0; c < chunks; c++) {
     int64_t k = chunk[c].layer, width = all->layers;
     int first = c == 0 || chunk[c - 1].layer != k;
     int last = c == chunks - 1 || chunk[c + 1].layer != k;
     double *out = partial + c * SUMS, *sums = all->sums + k;
     gather(taken, 4, out, first, sums, width);
+    finite &= isfinite(out[TURN_SQ]) && isfinite(sums[GRAD_SQ * width]) &&
+              isfinite(sums[MOMENTUM_SQ * width]);
     if (layers[k].row_length) continue; /* its rows are its units */
     static const int unit[] = {WEIGHT_SQ, WEIGHT_UPDATE, TURN_SQ};
     gather(unit, 3, out, first, sums, width);
@@ -389,4 +441,5 @@ void dynoscope_after(int64_t chunks, const Chunk *chunk, const Layer *layers,
       sums[TURN_SQ * width] = turn_of(sums[WEIGHT_SQ * width],
                                       sums[WEIGHT_UPDATE * width], sums[TURN_SQ * width]);
   }
+  return finite;
 }

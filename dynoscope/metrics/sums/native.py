@@ -8,12 +8,13 @@ import ctypes
 import functools
 import hashlib
 import logging
+import operator
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -73,27 +74,34 @@ class Native:
     """Layers of a part, on the CPU: a `Block` of one column each."""
 
     def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+        self.is_finite: bool | None = None
         self._parameters = [spec.parameter for spec in specs]
         self.sums, self._rows, self._channels = pack.claim(specs)
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
         self._saved = [torch.empty_like(weight.detach()) for weight in weights]
-        self._output = np.array(
+        output = np.array(
             [
                 *(view.data_ptr() for view in (self.sums, self._rows, self._channels)),
                 *(view.stride(0) for view in (self.sums, self._rows, self._channels)),
             ],
             np.int64,
         )
-        self._layers = _layers(specs, self._saved)
-        self._chunks = _chunks(specs)
-        self._partial = np.empty((len(self._chunks), len(Sum)))
+        layers, chunks = _layers(specs, self._saved), _chunks(specs)
+        partial = np.empty((len(chunks), len(Sum)))
+        self._limits: Sequence[float] = ()
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
             name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
         self._is_large = sum(spec.numel for spec in specs) > SERIAL
+        library = _library()
+        assert library is not None  # else no such block is made
+        self._functions = library
+        # The kernel's arguments stay where they are.
+        self._arrays = chunks, layers, self._settings, output, partial
+        self._count, self._at = len(chunks), [x.ctypes.data for x in self._arrays]
 
     def before(
         self,
@@ -104,20 +112,27 @@ class Native:
         again: bool = False,
     ) -> None:
         """See `Block`."""
-        # as the weights would have it: the nearest float32
-        nearest = np.array(limits, np.float32).astype(float)
-        self._settings[:, 0] = np.where(self._wide, limits, nearest)
-        self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
+        if limits != self._limits:
+            self._limits = limits
+            # as the weights would have it: the nearest float32
+            nearest = np.array(limits, np.float32).astype(float)
+            self._settings[:, 0] = np.where(self._wide, limits, nearest)
+            self._settings[:, 1] = self._settings[:, 0] * (1 - BOX_TOLERANCE)
         weights = self._saved if again else self._weights()
+        self._inputs["grad"].let_go()
         self._call("before", weights, grads, "momentum", momenta)
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
-        for k, second in enumerate(seconds):
-            if second is not None:
-                self._settings[k, 2:] = float(second.correction), second.eps
+        if any(second is not None for second in seconds):
+            self._settings[:, 2:] = [
+                (0, 0) if second is None else (float(second.correction), second.eps)
+                for second in seconds
+            ]
         values = [second and second.v for second in seconds]
-        self._call("after", self._weights(), grads, "second", values)
+        finite = self._call("after", self._weights(), grads, "second", values)
+        self.is_finite = bool(finite)
+        self._inputs["grad"].let_go()
 
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
@@ -127,46 +142,53 @@ class Native:
 
     def _call(
         self, name: str, weights: Tensors, grads: Tensors, third: str, values: Tensors
-    ) -> None:
-        library = _library()
-        assert library is not None  # else no such block is made
-        inputs = (
+    ) -> int:
+        chunks, layers, settings, output, partial = self._at
+        return self._functions[name](
+            self._count,
+            chunks,
+            layers,
             self._inputs["weight"].point_to(weights),
             self._inputs["grad"].point_to(grads),
             self._inputs[third].point_to(values),
-        )
-        arrays = (
-            *(self._chunks, self._layers, *inputs),
-            *(self._settings, self._output, self._partial),
-        )
-        getattr(library, f"dynoscope_{name}")(
-            len(self._chunks),
-            *(array.ctypes.data for array in arrays),
+            settings,
+            output,
+            partial,
             torch.get_num_threads() if self._is_large else 1,
         )
-        self._inputs["grad"].let_go()
 
 
 class _Inputs:
     """Where in memory one tensor of each layer lies."""
 
     def __init__(self, like: Sequence[Tensor]) -> None:
-        self._like = like
+        self._like, self._strides = like, [x.stride() for x in like]
         self._table = np.zeros((len(like), 2), np.int64)
+        self._at: int = self._table.ctypes.data
         self._known: list[Tensor | None] = [None] * len(like)
 
-    def point_to(self, tensors: Tensors) -> npt.NDArray[np.int64]:
-        """Rows of address and kind; address 0 where there is no tensor."""
-        known, table = self._known, self._table
-        for k, x in enumerate(tensors):
-            # A tensor that was there at the last step has been looked at then.
-            if x is not known[k]:
-                if x is not None:
-                    x = _readable(x, self._like[k])
-                    table[k, 1] = _CODES[x.dtype]
-                known[k] = x
-        table[:, 0] = [0 if x is None else x.data_ptr() for x in known]
-        return table
+    def point_to(self, tensors: Tensors) -> int:
+        """Address of a table with a row of address and kind for each tensor.
+
+        The address is 0 where there is no tensor.
+        """
+        # A tensor that was there at the last step has been looked at then.
+        if not all(map(operator.is_, tensors, self._known)):
+            self._look_at(tensors)
+        self._table[:, 0] = [0 if x is None else x.data_ptr() for x in self._known]
+        return self._at
+
+    def _look_at(self, tensors: Tensors) -> None:
+        known = self._known
+        for k, (x, strides) in enumerate(zip(tensors, self._strides, strict=True)):
+            if x is known[k]:
+                continue
+            if x is not None and not (
+                x.dtype in _CODES and x.stride() == strides and x.is_cpu
+            ):
+                x = _readable(x, self._like[k])
+            known[k] = x
+        self._table[:, 1] = [0 if x is None else _CODES[x.dtype] for x in known]
 
     def let_go(self) -> None:
         """Keep no tensor alive: the training may want its memory back."""
@@ -174,11 +196,9 @@ class _Inputs:
 
 
 def _readable(x: Tensor, like: Tensor) -> Tensor:
-    """`x`, or a copy of a kind and an order of elements that the kernel reads."""
+    """A copy of a kind, and with an order of elements, that the kernel reads."""
     if x.dtype not in _CODES:
         x = x.float()
-    if x.stride() == like.stride() and x.device == like.device:
-        return x
     return flat(x.to(like.device), like)
 
 
@@ -215,8 +235,8 @@ def _chunks(specs: Sequence[Spec]) -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled kernel; None where it cannot be had."""
+def _library() -> Mapping[str, Callable[..., int]] | None:
+    """Functions of the compiled kernel; None where it cannot be had."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         logger.debug("no C compiler: the sums are taken by torch's operations")
@@ -228,11 +248,13 @@ def _library() -> ctypes.CDLL | None:
         detail = getattr(error, "stderr", None) or error
         logger.debug("the C kernel cannot be compiled: %s", detail)
         return None
-    for name in ("dynoscope_before", "dynoscope_after"):
-        function = getattr(library, name)
-        function.restype = None
+    functions = {}
+    for name in ("before", "after"):
+        function = getattr(library, f"dynoscope_{name}")
+        function.restype = ctypes.c_int
         function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 8, ctypes.c_int]
-    return library
+        functions[name] = function
+    return functions
 
 
 def _compiled(compiler: str) -> Path:

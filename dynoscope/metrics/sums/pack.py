@@ -28,6 +28,7 @@ class Pack:
         self.flat = torch.zeros(sum(sizes), dtype=dtype, device=device)
         parts = self.flat.split(sizes)
         self.parts = [p.view(s) for p, s in zip(parts, shapes, strict=True)]
+        self._sums = self.parts[0].numpy() if self.flat.is_cpu else None
         self._claimed = [0, 0, 0]
         self._pinned: collections.deque[Tensor] = collections.deque()
 
@@ -50,6 +51,13 @@ class Pack:
         """Whether all is finite; False where asking would wait for a device."""
         return self.flat.device.type == "cpu" and bool(self.flat.isfinite().all())
 
+    def clear(self) -> None:
+        """Forget the sums; rows and channels are all written at every step."""
+        if self._sums is not None:
+            self._sums.fill(0)  # sooner done than by torch
+        else:
+            self.parts[0].zero_()
+
     def ship(self) -> Callable[[], npt.NDArray[Any]]:
         """Start a copy to the host; give a function that waits for it."""
         return start_copy(self.flat, self._pinned)
@@ -65,7 +73,7 @@ def start_copy(
         pinned: host tensors like it, to copy to; taken from and given back.
     """
     if x.device.type != "cuda":
-        copy = x.to("cpu", copy=True).numpy()
+        copy = x.numpy().copy() if x.is_cpu else x.cpu().numpy()
         return lambda: copy
     host = pinned.pop() if pinned else _pinned_like(x)
     host.copy_(x, non_blocking=True)
