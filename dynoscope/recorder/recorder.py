@@ -31,7 +31,14 @@ __all__ = ["Recorder"]
 logger = logging.getLogger("dynoscope")
 
 INTERVAL: Final = 0.2
-"""Seconds between looks at the queue: the most that a SIGKILL loses, and a bit."""
+"""Seconds between looks at the queue, where a look costs next to nothing."""
+
+STRETCH: Final = 3
+"""Intervals between them at most: what a SIGKILL loses, and as long as a look takes."""
+
+SHARE: Final = 0.01
+"""Share of a core that the writer may take before it looks less often: many steps at
+once cost less than each alone."""
 
 HEARTBEAT: Final = 2.0
 """Seconds between updates of the manifest."""
@@ -251,10 +258,11 @@ class Recorder:
             if self._past is not None:
                 follow = functools.partial(self._rows.follow, self._past)
                 self._attempt(lambda: follow(self._beat_if_due))
+            pause = INTERVAL
             while not self._stopping:
-                self._wake.wait(INTERVAL)
+                self._wake.wait(pause)
                 self._wake.clear()
-                self._attempt(self._drain)
+                pause = self._look()
             self._attempt(self._drain)
             self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
@@ -262,6 +270,14 @@ class Recorder:
             self._attempt(self._end)
             self._attempt(self._disk.close)
         self._done.set()
+
+    def _look(self) -> float:
+        """Empty the queue; give the seconds to the next time."""
+        began, before = time.monotonic(), time.thread_time()
+        self._attempt(self._drain)
+        spent = time.thread_time() - before
+        pause = min(max(spent / SHARE, INTERVAL), STRETCH * INTERVAL)
+        return max(began + pause - time.monotonic(), 0.0)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
