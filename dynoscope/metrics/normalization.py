@@ -167,8 +167,14 @@ def weight_q95(weight: FloatArray, moved: FloatArray) -> FloatArray:
         weight: before the step, shape (..., channels).
         moved: not used; the companions are called alike.
     """
-    quantile: FloatArray = np.quantile(np.abs(weight), 1 - TOP, axis=-1)
-    return quantile
+    ordered = np.sort(np.abs(weight), axis=-1)
+    position = (1 - TOP) * (ordered.shape[-1] - 1)
+    low = int(position)
+    below, above = ordered[..., low], ordered[..., min(low + 1, ordered.shape[-1] - 1)]
+    share, gap = position - low, above - below
+    # From the nearer end, as np.quantile does it, whose calls cost ten times as much.
+    quantile = above - gap * (1 - share) if share >= 0.5 else below + gap * share
+    return np.where(np.isnan(ordered[..., -1]), np.nan, quantile)
 
 
 def top5_cos(weight: FloatArray, moved: FloatArray) -> FloatArray:

@@ -74,9 +74,7 @@ class Packing:
                 of several steps at once where it has further axes.
         """
         parts = [self._split(k, flat) for k, flat in enumerate(flats)]
-        columns, rows, channels = (
-            np.concatenate([part[k] for part in parts], axis=-1) for k in range(3)
-        )
+        columns, rows, channels = map(_joined, zip(*parts, strict=True))
         sums = np.empty((*columns.shape[:-1], self._layers.size))
         sums[..., self._layers] = np.add.reduceat(columns, self._piece_starts, axis=-1)
         sums[..., Sum.WEIGHT_MAX, self._layers] = np.maximum.reduceat(
@@ -85,7 +83,7 @@ class Packing:
         pieces = Turning(*(columns[..., each, :] for each in UNIT_SUMS))
         turned = [combine_runs(pieces, self._piece_starts)]
         owners = [self._layers]
-        rows = rows[..., self._rows]
+        rows = np.take(rows, self._rows, axis=-1)
         if self._with_rows.size:  # their units are rows, not pieces
             units = Turning(*np.moveaxis(rows, -2, 0))
             turned.append(combine_runs(units, self._row_starts))
@@ -93,7 +91,7 @@ class Packing:
         for layers, whole in zip(owners, turned, strict=True):
             for each, column in zip(UNIT_SUMS, whole, strict=True):
                 sums[..., each, layers] = column
-        return Host(sums, rows, channels[..., self._channels])
+        return Host(sums, rows, np.take(channels, self._channels, axis=-1))
 
     def _split(self, device: int, flat: npt.NDArray[Any]) -> list[FloatArray]:
         shapes = self.shapes(device)
@@ -103,6 +101,10 @@ class Packing:
             part.reshape(*flat.shape[:-1], *shape)
             for part, shape in zip(parts, shapes, strict=True)
         ]
+
+
+def _joined(parts: Sequence[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def _starts(counts: Sequence[int]) -> npt.NDArray[np.intp]:
