@@ -144,7 +144,8 @@ class MomentumTracer:
         masks = {name: ~zero & (silent[:-1] >= z) for name, z in horizons.items()}
         dead = silent[1:] > 0
         moved = np.abs(update + decay * weight) > 0.5 * lr
-        self._silent, self._alive, self._last_step = silent[-1], alive[-1], int(steps[-1])
+        self._silent, self._alive = silent[-1].copy(), alive[-1].copy()
+        self._last_step = int(steps[-1])
         return Traced(
             {"dead": dead, "ghost": dead & moved, **masks},
             np.where(alive, silent, -1)[1:],

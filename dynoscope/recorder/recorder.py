@@ -1,5 +1,7 @@
 """The writer thread: from the training's queue to the run folder."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 import logging
@@ -8,10 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject, Work
@@ -25,6 +26,9 @@ from dynoscope.recorder.rowmaker import RowMaker
 from dynoscope.recorder.sealing import Sealing
 from dynoscope.recorder.tables import row_batch
 from dynoscope.schema.cost import Cost, cost_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Recorder"]
 

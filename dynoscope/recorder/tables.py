@@ -321,5 +321,9 @@ def _types(table: str) -> Mapping[str, tuple[pa.DataType, Any]]:
 
 def _array(values: Any, dtype: pa.DataType, numbers: Any) -> pa.Array:
     if isinstance(values, np.ndarray):
-        return pa.array(values.reshape(-1).astype(numbers))
+        flat = values.reshape(-1).astype(numbers)
+        if numbers is np.bool_:  # bits, there
+            return pa.array(flat)
+        # What `pa.array` would do, in half the time.
+        return pa.Array.from_buffers(dtype, len(flat), [None, pa.py_buffer(flat)])
     return values if isinstance(values, pa.Array) else pa.array(values, dtype)
