@@ -26,10 +26,11 @@ class Spilled:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.SpooledTemporaryFile(SMALL, dir=folder)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(max_size=SMALL, dir=str(folder))
         self._fields: list[pa.Field] = []
         self._starts: dict[str, int] = {}
         self._kept: dict[str, pa.Array] = {}
+        self._dictionaries: dict[str, pa.Array] = {}
         self._rows = 0
 
     def __enter__(self) -> "Spilled":
@@ -64,7 +65,7 @@ class Spilled:
         self._fields.append(field.with_type(column.type))
         numbers = column
         if pa.types.is_dictionary(column.type):
-            self._kept[field.name] = column.dictionary
+            self._dictionaries[field.name] = column.dictionary
             numbers = column.indices
         if not (
             pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)
@@ -85,14 +86,14 @@ class Spilled:
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _read(self, field: pa.Field, start: int, length: int) -> pa.Array:
-        kept = self._kept.get(field.name)
-        if field.name not in self._starts:
-            return kept.slice(start, length)
-        dtype = field.type if kept is None else field.type.index_type
+        if field.name in self._kept:
+            return self._kept[field.name].slice(start, length)
+        dictionary = self._dictionaries.get(field.name)
+        dtype = field.type if dictionary is None else field.type.index_type
         width = np.dtype(dtype.to_pandas_dtype()).itemsize
         self._file.seek(self._starts[field.name] + start * width)
         data = pa.py_buffer(self._file.read(length * width))
         numbers = pa.Array.from_buffers(dtype, length, [None, data])
-        if kept is None:
+        if dictionary is None:
             return numbers
-        return pa.DictionaryArray.from_arrays(numbers, kept)
+        return pa.DictionaryArray.from_arrays(numbers, dictionary)
