@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,8 +49,9 @@ HEARTBEAT: Final = 2.0
 QUEUE_BYTES: Final = 256 << 20
 """Host memory that may wait to be written before new measurements are skipped."""
 
-BATCH: Final = 256
-"""Most measurements turned into rows at once."""
+BATCH_BYTES: Final = 4 << 20
+"""Size from which on measurements are enough to be turned into rows: more at once is
+not cheaper, and takes memory."""
 
 PROBLEMS: Final = 100
 """Most problems that a run lists."""
@@ -297,11 +297,11 @@ class Recorder:
         self.note(problem)
 
     def _drain(self) -> None:
-        measurements = self._inbox.measurements()
-        while batch := list(itertools.islice(measurements, BATCH)):
+        for batch in _batches(self._inbox.measurements()):
             self._attempt(functools.partial(self._rows.measured, batch))
             for measurement in batch:
                 self._inbox.release(measurement)
+            self._disk.write()  # before there are more: each holds as much again
             self._costs.done(len(batch))
         self._rows.logged(list(self._inbox.scalars()))
         for table, columns in self._inbox.rows():
@@ -328,3 +328,16 @@ class Recorder:
         self._costs.done(0)
         self._manifest.content.update(self._ending, ended=time.time())
         self._disk.beat()
+
+
+def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
+    batch: list[Measurement] = []
+    size = 0
+    for measurement in measurements:
+        batch.append(measurement)
+        size += measurement.nbytes
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
