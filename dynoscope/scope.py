@@ -1,11 +1,12 @@
 """`Scope`: what a watched block can log, and measure on demand."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from dynoscope import hooks
@@ -15,6 +16,9 @@ from dynoscope.hooks import Watched, Watcher
 from dynoscope.measurement import Rows, ScalarEntry
 from dynoscope.metrics.sums import read_later
 from dynoscope.recorder import Bystander, Recorder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Scope"]
 

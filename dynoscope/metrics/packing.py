@@ -19,8 +19,6 @@ from dynoscope.metrics.turning import Turning, combine_runs
 
 __all__ = ["Columns", "Packing"]
 
-_UNIT_SUMS = np.array(UNIT_SUMS)
-
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
@@ -72,33 +70,41 @@ class Packing:
         """Add up pieces; put layers, rows and channels in the layers' order.
 
         Args:
-            flats: per device, its packed tensor on the host, flat.
+            flats: per device, its packed tensor on the host, flat: shape (..., size),
+                of several steps at once where it has further axes.
         """
         parts = [self._split(k, flat) for k, flat in enumerate(flats)]
-        columns, rows, channels = (
-            np.concatenate([part[k] for part in parts], axis=1) for k in range(3)
+        columns, rows, channels = map(_joined, zip(*parts, strict=True))
+        sums = np.empty((*columns.shape[:-1], self._layers.size))
+        sums[..., self._layers] = np.add.reduceat(columns, self._piece_starts, axis=-1)
+        sums[..., Sum.WEIGHT_MAX, self._layers] = np.maximum.reduceat(
+            columns[..., Sum.WEIGHT_MAX, :], self._piece_starts, axis=-1
         )
-        sums = np.empty((len(Sum), self._layers.size))
-        sums[:, self._layers] = np.add.reduceat(columns, self._piece_starts, axis=1)
-        sums[Sum.WEIGHT_MAX, self._layers] = np.maximum.reduceat(
-            columns[Sum.WEIGHT_MAX], self._piece_starts
-        )
-        pieces = Turning(*columns[_UNIT_SUMS])
-        sums[np.ix_(_UNIT_SUMS, self._layers)] = combine_runs(
-            pieces, self._piece_starts
-        )
-        rows = rows[:, self._rows]
+        pieces = Turning(*(columns[..., each, :] for each in UNIT_SUMS))
+        turned = [combine_runs(pieces, self._piece_starts)]
+        owners = [self._layers]
+        rows = np.take(rows, self._rows, axis=-1)
         if self._with_rows.size:  # their units are rows, not pieces
-            sums[np.ix_(_UNIT_SUMS, self._with_rows)] = combine_runs(
-                Turning(*rows), self._row_starts
-            )
-        return Host(sums, rows, channels[:, self._channels])
+            units = Turning(*np.moveaxis(rows, -2, 0))
+            turned.append(combine_runs(units, self._row_starts))
+            owners.append(self._with_rows)
+        for layers, whole in zip(owners, turned, strict=True):
+            for each, column in zip(UNIT_SUMS, whole, strict=True):
+                sums[..., each, layers] = column
+        return Host(sums, rows, np.take(channels, self._channels, axis=-1))
 
     def _split(self, device: int, flat: npt.NDArray[Any]) -> list[FloatArray]:
         shapes = self.shapes(device)
         ends = np.cumsum([h * w for h, w in shapes])[:-1]
-        parts = np.split(flat.astype(np.float64), ends)
-        return [part.reshape(s) for part, s in zip(parts, shapes, strict=True)]
+        parts = np.split(flat.astype(np.float64, copy=False), ends, axis=-1)
+        return [
+            part.reshape(*flat.shape[:-1], *shape)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+
+
+def _joined(parts: Sequence[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def _starts(counts: Sequence[int]) -> npt.NDArray[np.intp]:

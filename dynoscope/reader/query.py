@@ -1,9 +1,11 @@
 """SQL over the tables of a run."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 
 from dynoscope.errors import DynoscopeError
@@ -11,6 +13,9 @@ from dynoscope.reader.files import read_nothing
 from dynoscope.reader.footers import EVERYTHING
 from dynoscope.reader.sources import Source, retried, sources_in
 from dynoscope.schema import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["run_query"]
 
@@ -40,6 +45,7 @@ def run_query(run: Path, query: str) -> tuple[pd.DataFrame, list[str]]:
 
 def _answer(run: Path, query: str, problems: list[str]) -> pd.DataFrame:
     import duckdb  # when it is needed: it takes a while to load
+    import pandas as pd
 
     sources = {table: sources_in(run / table, problems) for table in TABLES}
     try:

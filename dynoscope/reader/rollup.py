@@ -1,15 +1,19 @@
 """Modules and whole models, rolled up exactly from the rows of their layers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of, total
 from dynoscope.schema import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "is_roll_up",
@@ -91,6 +95,8 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
         **roll_up_columns(arrays),
     }
     rolled["numel"] = rolled["numel"].astype(int)
+    import pandas as pd
+
     return pd.DataFrame(rolled)[TABLES["layers"].names()]
 
 

@@ -1,13 +1,14 @@
 """One run, as pandas frames."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,6 +37,9 @@ from dynoscope.schema import TABLES
 from dynoscope.schema.cost import Cost, cost_of
 from dynoscope.schema.folder import BRANCHES
 from dynoscope.schema.process import is_gone
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Run", "open_run"]
 
@@ -126,7 +130,7 @@ class Run(Views):
         return max((last for _, last in filter(None, ends)), default=None)
 
     @property
-    def branches(self) -> list["Run"]:
+    def branches(self) -> list[Run]:
         """What resumed trainings have superseded, the oldest first: runs like this."""
         self._bring("groups")
         below = [f"{BRANCHES}/{name}" for name in branches_of(self.folder)]
@@ -163,6 +167,8 @@ class Run(Views):
                 rows = self._rows("layers", None, members, steps)
                 chosen = chosen_columns("layers", metric)
                 frames.append(roll_up_frame(name, rows)[chosen])
+        import pandas as pd
+
         frame = pd.concat(frames, ignore_index=True)
         return in_order(frame, names)
 

@@ -1,15 +1,19 @@
 """Which rows and columns of a table are asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError
 from dynoscope.reader.footers import EVERYTHING, Window
 from dynoscope.schema import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Names",

@@ -1,12 +1,12 @@
 """What a screen shows of a run: thinned curves, overviews, answers to a query."""
 
+from __future__ import annotations
+
 import abc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.reader.levels import Overview, overviews
@@ -17,6 +17,9 @@ from dynoscope.reader.series import Series, curve, rolled_curve
 from dynoscope.reader.sources import Source, sources_in
 from dynoscope.schema import TABLES
 from dynoscope.schema import metric as metric_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Views"]
 

@@ -1,11 +1,15 @@
 """In place of a recorder, where another process writes the run."""
 
-import logging
+from __future__ import annotations
 
-import pandas as pd
+import logging
+from typing import TYPE_CHECKING
 
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Work
 from dynoscope.recorder.tables import row_batch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Bystander"]
 

@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 import pyarrow as pa
 
 from dynoscope.measurement import Measurement, ScalarEntry
+from dynoscope.metrics.shipping import Shipped
 
 __all__ = ["Inbox", "landed"]
 
@@ -71,15 +72,26 @@ class Inbox:
 
 
 def landed(measurement: Measurement) -> Measurement:
-    """The measurement with its numbers on the host; waits for them."""
-    host, groups = measurement.fetch(), measurement.groups()
+    """The measurement with its numbers on the host; waits for them.
+
+    Those that lie packed there stay so, for `unpack` to do many at once.
+    """
+    fetch, groups = measurement.fetch, measurement.groups()
+    if isinstance(fetch, Shipped):
+        fetch.wait()
+    else:
+        fetch = _giving(fetch())
     counts = measurement.histograms and measurement.histograms()
     return dataclasses.replace(
         measurement,
-        fetch=lambda: host,
-        groups=lambda: groups,
-        histograms=None if counts is None else lambda: counts,
+        fetch=fetch,
+        groups=_giving(groups),
+        histograms=None if counts is None else _giving(counts),
     )
+
+
+def _giving(value: _T) -> Callable[[], _T]:
+    return lambda: value
 
 
 def _drained(queue: collections.deque[_T]) -> Iterator[_T]:

@@ -20,8 +20,7 @@ class RunningMean:
     """
 
     def __init__(self, *shape: int) -> None:
-        self._total = np.zeros(shape)
-        self._weight = np.zeros(shape)
+        self._state = np.zeros((2, *shape))  # total, and weight
 
     def update(self, values: FloatArray) -> FloatArray:
         """Take the next steps; give the mean at each of them.
@@ -32,13 +31,14 @@ class RunningMean:
         Returns:
             The same shape; NaN where no value has been finite yet.
         """
-        means = np.empty_like(values)
-        for t, row in enumerate(values):
-            known = np.isfinite(row)
-            decay = np.where(known, AVERAGING, 1.0)
-            fresh = (1 - decay) * np.where(known, row, 0.0)
-            self._total = decay * self._total + fresh
-            self._weight = decay * self._weight + (1 - decay)
-            with np.errstate(invalid="ignore"):
-                means[t] = self._total / self._weight
+        known = np.isfinite(values)
+        decay = np.where(known, AVERAGING, 1.0)
+        fresh = np.stack([(1 - decay) * np.where(known, values, 0.0), 1 - decay], 1)
+        before = self._state
+        for keep, state in zip(decay, fresh, strict=True):
+            state += keep * before
+            before = state
+        self._state = before.copy()
+        with np.errstate(invalid="ignore"):
+            means: FloatArray = fresh[:, 0] / fresh[:, 1]
         return means

@@ -36,6 +36,8 @@ class ChannelRows:
         self._starts = np.cumsum([0, *self._sizes[:-1]], dtype=np.intp)
         groups = [subject.layers[c.layer].group for c in layers]
         self._group = np.repeat(np.array(groups, np.intp), self._sizes)
+        if len(set(groups)) == 1:
+            self._group = self._group[:1]  # stands for all
         kinds = subject.optimizer.kinds
         self._decoupled = np.array([kind in DECOUPLED for kind in kinds])
         self._tracer = MomentumTracer(int(self._sizes.sum()))
@@ -45,7 +47,7 @@ class ChannelRows:
     @property
     def silent(self) -> list[npt.NDArray[np.int64]]:
         """Per layer, how long each channel has been silent; -1 if it always was."""
-        return np.split(self._tracer.silent, self._starts[1:])
+        return self._of_layers(self._tracer.silent)
 
     def restore(self, step: int, silent: Mapping[str, npt.NDArray[np.int64]]) -> None:
         """Go on after a step, from what `silent` was then, by layer.
@@ -67,32 +69,33 @@ class ChannelRows:
         gradient, weight, update = np.stack([h.channels for h in hosts], axis=1)
         lr, weight_decay, beta = self._settings(groups)
         decay = np.where(self._decoupled[self._group], lr * weight_decay, 0.0)
-        counts, self.silence = [], {}
-        for t, step in enumerate(steps):
-            masks = self._tracer.update(
-                int(step),
-                gradient[t],
-                weight[t],
-                update[t],
-                lr=lr[t],
-                decay=decay[t],
-                beta=beta[t],
-            )
-            counts.append(self._count(masks))
-            self._measured += 1
-            if self._measured % EVERY == 0 or _is_early(self._measured):
-                self.silence[t] = self.silent
-        layers = len(self._sizes)
+        masks, silent = self._tracer.update(
+            steps, gradient, weight, update, lr=lr, decay=decay, beta=beta
+        )
+        self.silence = {
+            t: self._of_layers(silent[t])
+            for t in range(len(steps))
+            if _is_kept(self._measured + t + 1)
+        }
+        self._measured += len(steps)
         return {
-            "step": np.repeat(steps, layers),
+            "step": np.repeat(steps, len(self._sizes)),
             "layer": pa.concat_arrays([self._names] * len(hosts)),
             "channels": np.tile(self._sizes, len(hosts)),
-            **{name: np.stack([step[name] for step in counts]) for name in COUNTS},
+            **{name: self._count(masks[name]) for name in COUNTS},
             **self._companions(weight, update + decay * weight),
         }
 
+    def _of_layers(
+        self, channels: npt.NDArray[np.int64]
+    ) -> list[npt.NDArray[np.int64]]:
+        return np.split(channels, self._starts[1:])
+
     def _settings(self, groups: Sequence[tuple[GroupState, ...]]) -> list[FloatArray]:
-        """Learning rate, weight decay and averaging coefficient of every channel."""
+        """Learning rate, weight decay and averaging coefficient of the channels.
+
+        Each is of shape (steps, channels), or (steps, 1) if they are of one group.
+        """
         of_groups = [
             [
                 (s.lr, s.weight_decay, s.momentum if np.isnan(s.beta2) else s.beta2)
@@ -102,13 +105,8 @@ class ChannelRows:
         ]
         return list(np.moveaxis(np.array(of_groups), -1, 0)[..., self._group])
 
-    def _count(
-        self, masks: dict[str, npt.NDArray[np.bool_]]
-    ) -> dict[str, npt.NDArray[np.int32]]:
-        return {
-            name: np.add.reduceat(mask.astype(np.int32), self._starts)
-            for name, mask in masks.items()
-        }
+    def _count(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        return np.add.reduceat(mask, self._starts, axis=-1, dtype=np.int32)
 
     def _companions(
         self, weight: FloatArray, beyond_decay: FloatArray
@@ -126,6 +124,7 @@ class ChannelRows:
         return columns
 
 
-def _is_early(measured: int) -> bool:
-    """Whether it is a power of two that comes before the first of `EVERY`."""
-    return measured < EVERY and measured.bit_count() == 1
+def _is_kept(measured: int) -> bool:
+    """Whether this measured step's silence is: see `EVERY`."""
+    is_early = measured < EVERY and measured.bit_count() == 1
+    return is_early or measured % EVERY == 0

@@ -1,17 +1,17 @@
 """The writer thread: from the training's queue to the run folder."""
 
+from __future__ import annotations
+
 import functools
-import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from dynoscope.errors import MeasurementError
 from dynoscope.measurement import Measurement, Rows, ScalarEntry, Subject, Work
@@ -26,12 +26,22 @@ from dynoscope.recorder.sealing import Sealing
 from dynoscope.recorder.tables import row_batch
 from dynoscope.schema.cost import Cost, cost_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["Recorder"]
 
 logger = logging.getLogger("dynoscope")
 
 INTERVAL: Final = 0.2
-"""Seconds between looks at the queue: the most that a SIGKILL loses, and a bit."""
+"""Seconds between looks at the queue, where a look costs next to nothing."""
+
+STRETCH: Final = 3
+"""Intervals between them at most: what a SIGKILL loses, and as long as a look takes."""
+
+SHARE: Final = 0.01
+"""Share of a core that the writer may take before it looks less often: many steps at
+once cost less than each alone."""
 
 HEARTBEAT: Final = 2.0
 """Seconds between updates of the manifest."""
@@ -39,8 +49,9 @@ HEARTBEAT: Final = 2.0
 QUEUE_BYTES: Final = 256 << 20
 """Host memory that may wait to be written before new measurements are skipped."""
 
-BATCH: Final = 256
-"""Most measurements turned into rows at once."""
+BATCH_BYTES: Final = 4 << 20
+"""Size from which on measurements are enough to be turned into rows: more at once is
+not cheaper, and takes memory."""
 
 PROBLEMS: Final = 100
 """Most problems that a run lists."""
@@ -251,10 +262,11 @@ class Recorder:
             if self._past is not None:
                 follow = functools.partial(self._rows.follow, self._past)
                 self._attempt(lambda: follow(self._beat_if_due))
+            pause = INTERVAL
             while not self._stopping:
-                self._wake.wait(INTERVAL)
+                self._wake.wait(pause)
                 self._wake.clear()
-                self._attempt(self._drain)
+                pause = self._look()
             self._attempt(self._drain)
             self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
@@ -262,6 +274,14 @@ class Recorder:
             self._attempt(self._end)
             self._attempt(self._disk.close)
         self._done.set()
+
+    def _look(self) -> float:
+        """Empty the queue; give the seconds to the next time."""
+        began, before = time.monotonic(), time.thread_time()
+        self._attempt(self._drain)
+        spent = time.thread_time() - before
+        pause = min(max(spent / SHARE, INTERVAL), STRETCH * INTERVAL)
+        return max(began + pause - time.monotonic(), 0.0)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
@@ -277,11 +297,11 @@ class Recorder:
         self.note(problem)
 
     def _drain(self) -> None:
-        measurements = self._inbox.measurements()
-        while batch := list(itertools.islice(measurements, BATCH)):
+        for batch in _batches(self._inbox.measurements()):
             self._attempt(functools.partial(self._rows.measured, batch))
             for measurement in batch:
                 self._inbox.release(measurement)
+            self._disk.write()  # before there are more: each holds as much again
             self._costs.done(len(batch))
         self._rows.logged(list(self._inbox.scalars()))
         for table, columns in self._inbox.rows():
@@ -308,3 +328,16 @@ class Recorder:
         self._costs.done(0)
         self._manifest.content.update(self._ending, ended=time.time())
         self._disk.beat()
+
+
+def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
+    batch: list[Measurement] = []
+    size = 0
+    for measurement in measurements:
+        batch.append(measurement)
+        size += measurement.nbytes
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dynoscope.measurement import Measurement, ScalarEntry, Subject
+from dynoscope.metrics.shipping import Shipped, unpack
 from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.costs import Costs
 from dynoscope.recorder.disk import Disk, Trouble
@@ -16,6 +17,8 @@ from dynoscope.recorder.scalers import Scalers
 from dynoscope.recorder.tables import scalar_columns
 
 __all__ = ["RowMaker"]
+
+NOT_HERE: Final = "a step's numbers did not arrive"
 
 PATIENCE: Final = 3
 """Failures in a row after which nothing more is recorded."""
@@ -77,8 +80,9 @@ class RowMaker:
     def measured(self, batch: Sequence[Measurement]) -> None:
         """Make rows of consecutive measurements."""
         self._progress["skipped"] += sum(m.skipped for m in batch)
-        here = [m for m in map(self._landed, batch) if m is not None]
-        for _, alike in itertools.groupby(here, key=lambda m: id(m.subject)):
+        for _, alike in itertools.groupby(
+            self._landed(batch), key=lambda m: id(m.subject)
+        ):
             group = list(alike)
             try:
                 self._build(group)
@@ -143,25 +147,36 @@ class RowMaker:
         self._manifest.change(first.subject, first.step)
         self._judging.restart(first.subject)
 
-    def _landed(self, measurement: Measurement) -> Measurement | None:
-        """A measurement whose numbers are here; None if they do not arrive."""
+    def _landed(self, batch: Sequence[Measurement]) -> list[Measurement]:
+        """Measurements whose numbers are here, without those that do not arrive."""
+        here = [m for m in map(self._awaited, batch) if m is not None]
+        try:
+            unpack([m.fetch for m in here if isinstance(m.fetch, Shipped)])
+        except Exception as error:
+            self._stumble(NOT_HERE, error, len(here))
+            return []
+        return [measurement for measurement in here if self._is_whole(measurement)]
+
+    def _awaited(self, measurement: Measurement) -> Measurement | None:
+        """A measurement whose numbers have landed; None if they do not arrive."""
         if self.is_off:
             self._progress["lost"] += 1
             return None
         try:
-            here = landed(measurement)
-            failed = here.fetch().failed
+            return landed(measurement)
         except Exception as error:
-            self._stumble("a step's numbers did not arrive", error, 1)
+            self._stumble(NOT_HERE, error, 1)
             return None
-        if not failed:
-            return here
-        self._progress["lost"] += 1
-        self._trouble(
-            f"measuring failed on process {', '.join(map(str, failed))}, where it is "
-            "said why; without its shards nothing is recorded"
-        )
-        return None
+
+    def _is_whole(self, measurement: Measurement) -> bool:
+        failed = measurement.fetch().failed
+        if failed:
+            self._progress["lost"] += 1
+            self._trouble(
+                f"measuring failed on process {', '.join(map(str, failed))}, where it "
+                "is said why; without its shards nothing is recorded"
+            )
+        return not failed
 
     def _read(self, entry: ScalarEntry) -> tuple[int, float, str, float] | None:
         try:

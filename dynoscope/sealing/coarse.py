@@ -14,6 +14,7 @@ from dynoscope.schema.levels import (
     levels_schema,
     numbers_of,
 )
+from dynoscope.sealing.spill import Spilled
 
 __all__ = ["coarse_rows"]
 
@@ -26,7 +27,7 @@ LEAST: Final = 1 << 15
 IntArray = npt.NDArray[np.int64]
 
 
-def coarse_rows(table: str, rows: pa.Table) -> pa.Table | None:
+def coarse_rows(table: str, rows: pa.Table | Spilled) -> pa.Table | None:
     """Levels of a segment; None if it has so few rows that it is read as it is.
 
     Args:

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynoscope.errors import DynoscopeError
+from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import (
     LEVELS,
     ROW,
@@ -35,6 +36,7 @@ from dynoscope.schema.folder import (
 from dynoscope.schema.levels import BUCKETED
 from dynoscope.sealing.coarse import coarse_rows
 from dynoscope.sealing.gather import DamagedError, Gathered
+from dynoscope.sealing.spill import Spilled
 
 __all__ = ["CancelledError", "DamagedError", "clear", "cut_segment", "write_segment"]
 
@@ -56,8 +58,8 @@ def write_segment(
 ) -> None:
     """Merge consecutive files of a table into a segment, which then replaces them.
 
-    It holds all rows in memory, once. Nothing is lost at any moment:
-    the files go when the segment has its name and is on the disk.
+    It holds a column of all rows in memory, and their keys. Nothing is lost at any
+    moment: the files go when the segment has its name and is on the disk.
 
     Args:
         folder: the table's folder.
@@ -69,12 +71,12 @@ def write_segment(
         FileNotFoundError: one of them is gone: somebody else has merged them.
         OSError: the disk is full, or fails in another way; nothing was changed.
     """
-    rows, starts = _sorted(folder, files, check)
     covered = files[0]._replace(last=files[-1].last)
-    _put(folder, covered, rows, starts, check)
+    with Spilled(folder) as rows:
+        starts = _sort(folder, files, rows, check=check)
+        _put(folder, covered, rows, starts, check)
     clear(folder)
-    del rows
-    pa.default_memory_pool().release_unused()
+    _release()
 
 
 def cut_segment(folder: Path, file: TableFile, stop: int) -> None:
@@ -85,15 +87,16 @@ def cut_segment(folder: Path, file: TableFile, stop: int) -> None:
     Raises:
         DamagedError: it cannot be read whole; nothing was changed.
     """
-    rows, starts = _sorted(folder, [file])
-    _put(folder, file, rows.filter(pc.less(rows["step"], stop)), starts)
+    with Spilled(folder) as rows:
+        starts = _sort(folder, [file], rows, stop=stop)
+        _put(folder, file, rows, starts)
     clear(folder)
 
 
 def _put(
     folder: Path,
     file: TableFile,
-    rows: pa.Table,
+    rows: Spilled,
     starts: Sequence[int],
     check: Callable[[], None] = lambda: None,
 ) -> None:
@@ -103,12 +106,12 @@ def _put(
     coarse = coarse_rows(table, rows) if table in BUCKETED else None
     if coarse is not None:
         levels.parent.mkdir(exist_ok=True)
-        _write(levels, coarse, ["level", key], check)
+        _write(levels, coarse, coarse.schema.metadata, ["level", key], check)
     else:
         levels.unlink(missing_ok=True)
-    metadata = {**(rows.schema.metadata or {}), STARTS: json.dumps(starts)}
-    rows = rows.replace_schema_metadata(metadata)
-    _write(folder / segment_name(file.number, file.last), rows, [key], check)
+    metadata = {**arrow_schema(table).metadata, STARTS: json.dumps(starts)}
+    path = folder / segment_name(file.number, file.last)
+    _write(path, rows, metadata, [key], check)
 
 
 def clear(folder: Path) -> None:
@@ -125,28 +128,37 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sorted(
-    folder: Path, files: Sequence[TableFile], check: Callable[[], None] = lambda: None
-) -> tuple[pa.Table, list[int]]:
-    """Rows by curve, then step, then place, strings coded; and where files begin."""
+def _sort(
+    folder: Path,
+    files: Sequence[TableFile],
+    rows: Spilled,
+    *,
+    stop: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> list[int]:
+    """Fill in rows by curve, then step, then place; give where files begin."""
     with Gathered(folder, files) as gathered:
-        curve = gathered.column(SORTED_BY.get(folder.name, "layer"))
-        if pa.types.is_dictionary(curve.type):
-            names = curve.dictionary.to_numpy(zero_copy_only=False)
-            curve = np.argsort(np.argsort(names))[curve.indices]
-        keys = gathered.column(ROW), gathered.column("step"), curve
-        order = np.lexsort(keys)
-        columns = []
-        for name in gathered.schema.names:
+        order = _order(gathered, SORTED_BY.get(folder.name, "layer"), stop)
+        for field in gathered.schema:
             check()
-            columns.append(_taken(gathered.column(name), order))
-        metadata = gathered.schema.metadata
-        fields = [
-            field.with_type(column.type)
-            for field, column in zip(gathered.schema, columns, strict=True)
-        ]
-        schema = pa.schema(fields, metadata)
-        return pa.Table.from_arrays(columns, schema=schema), gathered.starts
+            rows.add(field, _taken(gathered.column(field.name), order))
+            _release()
+        return gathered.starts
+
+
+def _order(gathered: Gathered, key: str, stop: int | None) -> IntArray:
+    """The places of rows in their order, those of steps before `stop` only."""
+    curve, steps = gathered.column(key), gathered.column("step").to_numpy()
+    if pa.types.is_dictionary(curve.type):
+        names = curve.dictionary.to_numpy(zero_copy_only=False)
+        curve = np.argsort(np.argsort(names))[curve.indices]
+    order: IntArray = np.lexsort((gathered.column(ROW), steps, curve))
+    return order if stop is None else order[steps[order] < stop]
+
+
+def _release() -> None:
+    """Give what Arrow keeps for later back to the system: it is the training's."""
+    pa.default_memory_pool().release_unused()
 
 
 def _taken(column: pa.Array, order: IntArray) -> pa.Array:
@@ -160,12 +172,16 @@ def _taken(column: pa.Array, order: IntArray) -> pa.Array:
 
 
 def _write(
-    path: Path, rows: pa.Table, keys: Sequence[str], check: Callable[[], None]
+    path: Path,
+    rows: pa.Table | Spilled,
+    metadata: Mapping[Any, Any],
+    keys: Sequence[str],
+    check: Callable[[], None],
 ) -> None:
     """Write a Parquet file, safe on the disk before it bears its name."""
     mark = f"{os.getpid()}-{threading.get_ident()}"  # two may be at the same work
     draft = path.with_name(f"{path.name}.{mark}{TEMPORARY}")
-    schema = _decoded(rows.schema)
+    schema = _decoded(rows.schema).with_metadata(metadata)
     try:
         with pq.ParquetWriter(
             draft,
@@ -174,6 +190,7 @@ def _write(
             write_statistics=[*keys, "step"],
             **_encodings(rows),
         ) as writer:
+            _release()
             for start, stop in itertools.pairwise(_cuts(rows, keys)):
                 check()
                 writer.write_table(rows.slice(start, stop - start).cast(schema))
@@ -197,7 +214,7 @@ def _decoded(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields, schema.metadata)
 
 
-def _cuts(rows: pa.Table, keys: Sequence[str]) -> list[int]:
+def _cuts(rows: pa.Table | Spilled, keys: Sequence[str]) -> list[int]:
     """Where row groups begin, and the end: layers whole where they are short.
 
     Rows with another value in the first of two keys never share a group.
@@ -223,7 +240,7 @@ def _changes(column: pa.ChunkedArray) -> IntArray:
     return np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
 
 
-def _encodings(rows: pa.Table) -> dict[str, Any]:
+def _encodings(rows: pa.Table | Spilled) -> dict[str, Any]:
     """Exact for all, and small: of floats, bytes of one place lie together."""
     dictionary, others = [], {}
     for field in rows.schema:

@@ -168,6 +168,7 @@ class Integrator:
         """
         setting = _setting(self._optimizer, hyper)
         grad_sq = _effective_grad_sq(self._optimizer, hyper, weight_norm.shape[1])
+        known = not np.isnan(grad_sq).any()
         found = Trajectory(*np.full((2, *weight_norm.shape), np.nan))
         with np.errstate(invalid="ignore", over="ignore"):
             for row, norm in enumerate(weight_norm):
@@ -176,17 +177,21 @@ class Integrator:
                     for _ in range(self._next, step):  # steps that nobody measured
                         self._take(self._setting)
                 now = _at(grad_sq, row)
-                self._grad_sq = np.where(np.isnan(now), self._grad_sq, now)
-                self._setting = Setting(*(_at(column, row) for column in setting))
+                self._grad_sq = (
+                    now if known else np.where(np.isnan(now), self._grad_sq, now)
+                )
+                self._setting = Setting(*[_at(column, row) for column in setting])
                 self._begin(norm, self._setting)
-                found.weight_norm[row] = np.sqrt(self._moments.weight_sq)
+                found.weight_norm[row] = self._moments.weight_sq
                 found.angular_update[row] = self._take(self._setting)
                 self._next = step + 1
-        return found
+            return found._replace(weight_norm=np.sqrt(found.weight_norm))
 
     def _begin(self, norm: Array, setting: Setting) -> None:
         """Start the layers that can start now and have not."""
         waiting = np.isnan(self._moments.weight_sq)
+        if not waiting.any():
+            return
         ready = waiting & (norm > 0) & np.isfinite(norm) & (self._grad_sq > 0)
         if not ready.any():
             return

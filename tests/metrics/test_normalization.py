@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynoscope.measurement import FloatArray
 from dynoscope.metrics.normalization import (
     MomentumTracer,
+    Traced,
     silence,
     top5_cos,
     weight_q95,
@@ -52,10 +54,11 @@ def by_definition(
         st.lists(st.booleans(), min_size=30, max_size=30), min_size=1, max_size=4
     ),
     beta=st.sampled_from([0.0, 0.5, 0.8]),
+    split=st.integers(0, 30),
     seed=st.integers(0, 99),
 )
 def test_counts_follow_the_definition(
-    zeros: list[list[bool]], beta: float, seed: int
+    zeros: list[list[bool]], beta: float, split: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     silent = np.array(zeros)  # (channels, steps)
@@ -63,29 +66,37 @@ def test_counts_follow_the_definition(
     updates = rng.normal(size=silent.shape) * 1e-3
     weights, lr, decay = rng.normal(size=len(silent)), 1e-3, 1e-4
     tracer = MomentumTracer(len(silent))
+    # In two goes, so that what goes from one to the next counts.
     found = [
         tracer.update(
-            t, gradients[:, t], weights, updates[:, t],
-            lr=np.full(len(silent), lr), decay=np.full(len(silent), decay),
-            beta=np.full(len(silent), beta),
-        )
-        for t in range(silent.shape[1])
+            steps, gradients.T[steps], np.tile(weights, (len(steps), 1)),
+            updates.T[steps], lr=np.full((len(steps), 1), lr),
+            decay=np.full((len(steps), 1), decay), beta=np.full((len(steps), 1), beta),
+        ).masks
+        for steps in np.split(np.arange(silent.shape[1]), [split])
+        if steps.size
     ]  # fmt: skip
     for c in range(len(silent)):
         wanted = by_definition(
             [*gradients[c]], [*updates[c]], weights[c], lr, decay, beta
         )
         for name, column in wanted.items():
-            assert [bool(step[name][c]) for step in found] == column, name
+            masks = np.concatenate([part[name][:, c] for part in found])
+            assert masks.tolist() == column, name
 
 
 def test_steps_that_were_not_measured_count_as_silent() -> None:
     tracer = MomentumTracer(1)
-    one, zero = np.ones(1), np.zeros(1)
-    settings = {"lr": one, "decay": zero, "beta": np.full(1, 0.9)}
-    assert not tracer.update(0, one, one, zero, **settings)["dead"][0]
-    assert tracer.update(10, zero, one, zero, **settings)["dead"][0]
-    assert tracer.update(20, one, one, zero, **settings)["revived_k1"][0]
+    one, zero = np.ones((1, 1)), np.zeros((1, 1))
+    settings = {"lr": one, "decay": zero, "beta": np.full((1, 1), 0.9)}
+
+    def at(step: int, gradient: FloatArray) -> Traced:
+        return tracer.update(np.array([step]), gradient, one, zero, **settings)
+
+    assert at(0, one).silent.item() == 0
+    assert at(10, zero).masks["dead"].all()
+    assert tracer.silent.tolist() == [10]
+    assert at(20, one).masks["revived_k1"].all()
 
 
 @given(

@@ -9,6 +9,7 @@ import torch
 
 from dynoscope.measurement import Host, Sum
 from dynoscope.metrics.packing import Packing
+from dynoscope.metrics.shipping import Shipped
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
 from dynoscope.metrics.sums.histogram import Counted
 from dynoscope.metrics.sums.native import Native, is_supported
@@ -193,8 +194,7 @@ class Kernel:
         self._taken.clear()
         if self._reduction is not None:
             return self._reduction.ship(failed=failed, wish=wish)
-        waits = [pack.ship() for pack in self._packs]
-        return lambda: self._packing.unpack([wait() for wait in waits])
+        return Shipped(self._packing, [pack.ship() for pack in self._packs])
 
     def agreed(self) -> int | None:
         """The largest wish of all processes, at the last shipping but one.
