@@ -7,16 +7,34 @@ second. Arrays travel as base64, so a number on the screen is the number measure
 import base64
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from dynoscope.dashboard.series import POINTS, thin
 from dynoscope.dashboard.theme import Scheme, translucent
+from dynoscope.reader import thin
 
-__all__ = ["Band", "Curve", "Figure", "curves_figure", "number", "packed", "shortened"]
+__all__ = [
+    "POINTS",
+    "Band",
+    "Curve",
+    "Figure",
+    "curves_figure",
+    "number",
+    "packed",
+    "shortened",
+]
 
 Figure = dict[str, Any]
+
+POINTS: Final = 1000
+"""Points of a curve on the screen: about one a pixel."""
+
+HOVER: Final = "%{y:.4g}"
+SPREAD: Final = "%{y:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})"
+
+RUNS: Final = 8
+"""Stretches of a spread that are drawn apart, most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +48,10 @@ class Curve:
         values: shape (n,).
         dash: plotly's dash style; predictions are dashed.
         width: in pixels.
+        spread: between what the values lie of which these are means, shape (n, 2);
+            shaded if the line is solid.
+        last: the newest number, if it is not the last of the values.
+        is_named: whether it has a place of its own in the legend.
     """
 
     name: str
@@ -38,6 +60,9 @@ class Curve:
     values: np.ndarray
     dash: str = "solid"
     width: float = 1.6
+    spread: np.ndarray | None = None
+    last: float | None = None
+    is_named: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +117,17 @@ def curves_figure(
         legend: whether to show names.
     """
     traces = [trace for band in bands[::-1] for trace in _band_traces(band)]
-    traces += [_line_trace(curve) for curve in curves[::-1]]
     values = [curve.values for curve in curves] + [band.high for band in bands]
     decades = _decades(values) if log else None
+    for curve in curves[::-1]:
+        traces += _spread_traces(curve, is_log=decades is not None)
+    traces += [_line_trace(curve) for curve in curves[::-1]]
     layout = scheme.layout(
-        xaxis={"title": {"text": "step"}, "rangemode": "tozero"},
+        xaxis={
+            "title": {"text": "step"},
+            "rangemode": "tozero",
+            "hoverformat": ",d",
+        },
         yaxis={
             **({"type": "linear", "nticks": 6} if decades is None else _log(decades)),
         },
@@ -130,16 +161,48 @@ def _log(decades: float) -> dict[str, Any]:
 
 
 def _line_trace(curve: Curve) -> dict[str, Any]:
-    kept = thin(curve.steps, curve.values)
-    return {
+    kept = thin(curve.steps, curve.values, POINTS)
+    trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers" if len(kept) == 1 else "lines",
         "name": curve.name,
         "x": packed(curve.steps[kept]),
         "y": packed(curve.values[kept]),
         "line": {"color": curve.color, "width": curve.width, "dash": curve.dash},
-        "hovertemplate": "%{y:.4g}",
+        "hovertemplate": HOVER,
     }
+    if not curve.is_named:
+        trace["showlegend"] = False
+    if curve.spread is not None and curve.dash == "solid":
+        trace["customdata"] = packed(curve.spread[kept].astype(np.float32))
+        trace["hovertemplate"] = SPREAD
+    return trace
+
+
+def _spread_traces(curve: Curve, *, is_log: bool) -> list[dict[str, Any]]:
+    """Where the values lie of which a curve shows the mean."""
+    if curve.spread is None or curve.dash != "solid":
+        return []
+    low, high = curve.spread.T
+    if is_log:  # what is not positive has no place there
+        low = np.where(low > 0, low, curve.values)
+    known = np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not is_log))
+    places = np.flatnonzero(known)
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0, "color": curve.color},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    fill = {"fill": "tonexty", "fillcolor": translucent(curve.color, 0.3)}
+    return [
+        {**edge, **style, "name": f"{curve.name} {end}",
+         "x": packed(curve.steps[run]), "y": packed(values[run])}
+        for run in (runs if len(runs) <= RUNS else [places])
+        for style, end, values in (({}, "least", low), (fill, "most", high))
+    ]  # fmt: skip
 
 
 def _band_traces(band: Band) -> list[dict[str, Any]]:
@@ -153,7 +216,7 @@ def _band_traces(band: Band) -> list[dict[str, Any]]:
         "mode": "lines",
         "x": steps,
         "line": {"width": 0, "color": band.color},
-        "hovertemplate": "%{y:.4g}",
+        "hovertemplate": HOVER,
     }
     fill = {"fill": "tonexty", "fillcolor": translucent(band.color, 0.2)}
     middle = {"line": {"width": 1, "color": translucent(band.color, 0.75)}}

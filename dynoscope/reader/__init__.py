@@ -2,10 +2,12 @@
 
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.find import find_runs
+from dynoscope.reader.follow import Piece
 from dynoscope.reader.levels import Overview
 from dynoscope.reader.run import Run, open_run
 from dynoscope.reader.series import Series
 from dynoscope.reader.shelf import Shelf, shelf
+from dynoscope.reader.sources import damage_in
 from dynoscope.reader.summary import Summary
 from dynoscope.reader.thin import thin
 from dynoscope.schema.pivot import Block, pivot
@@ -14,10 +16,12 @@ __all__ = [
     "Block",
     "Cursor",
     "Overview",
+    "Piece",
     "Run",
     "Series",
     "Shelf",
     "Summary",
+    "damage_in",
     "find_runs",
     "open_run",
     "pivot",
