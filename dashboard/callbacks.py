@@ -150,6 +150,13 @@ def _register_link(app: Dash, store: Store) -> None:
         Input({"type": "figure", "kind": MATCH, "name": MATCH}, "data"),
         prevent_initial_call=True,
     )
+    in_browser(
+        ClientsideFunction("dynoscope", "seenSteps"),
+        Output({"type": "window", "kind": MATCH, "name": MATCH}, "data"),
+        Input({"type": "plot", "kind": MATCH, "name": MATCH}, "relayoutData"),
+        State({"type": "window", "kind": MATCH, "name": MATCH}, "data"),
+        prevent_initial_call=True,
+    )
     in_browser(_SCHEME, Output("scheme", "data"), Input("url", "pathname"))
     in_browser(
         _FILTER,

@@ -39,10 +39,11 @@ def card(title: str, sentence: str, name: str, controls: list[Any]) -> Any:
 
 
 def graph(kind: str, name: str, height: int) -> Any:
-    """A plot, `height` pixels high, and the store through which it gets its figure.
+    """A plot, `height` pixels high, and the stores through which it gets its figure.
 
-    Callbacks write to the store. What the user zoomed into is laid over the figure
-    in the browser, on its way from there to the plot (assets/zoom.js).
+    Callbacks write to a store. What the user zoomed into is laid over the figure
+    in the browser, on its way from there to the plot (assets/zoom.js); the steps that
+    are seen then are in another store, so that they are drawn in detail.
     """
     key = {"kind": kind, "name": name}
     plot = dcc.Graph(
@@ -52,7 +53,8 @@ def graph(kind: str, name: str, height: int) -> Any:
         style={"height": height},
         figure={"data": [], "layout": _INVISIBLE},
     )
-    return html.Div([dcc.Store(id={"type": "figure", **key}), plot])
+    stores = [dcc.Store(id={"type": kind, **key}) for kind in ("figure", "window")]
+    return html.Div([*stores, plot])
 
 
 def metric_card(kind: str, name: str, metric: Metric, title: str) -> Any:

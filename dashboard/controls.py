@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+from dynoscope.dashboard.cost import COST
 from dynoscope.dashboard.plots import (
     DEFAULT_METRICS,
     NEURONS,
@@ -11,7 +12,6 @@ from dynoscope.dashboard.plots import (
     find_metric,
     layer_metrics,
 )
-from dynoscope.dashboard.state import COST
 from dynoscope.schema import TABLES
 
 __all__ = [

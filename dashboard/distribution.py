@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from dynoscope.dashboard.figures import Figure, curves_figure, number, packed
 from dynoscope.dashboard.plots import Latest, Plot, States
@@ -24,6 +25,9 @@ TINY: Final = 0.01
 
 FAR: Final = 8
 """Powers of two beyond the largest element up to which the box is drawn."""
+
+NEAR: Final = 1 << 10
+"""Steps before a histogram in which its weight decay is looked for."""
 
 LABELS: Final = 6.5
 """Labels of the axis that fit side by side on a narrow screen."""
@@ -143,13 +147,17 @@ def _members(state: RunState, layer: str) -> list[str]:
 
 def _limits(state: RunState, layer: str, step: int) -> list[float]:
     """1/weight_decay of its layers, as far as that is decoupled, ascending."""
-    members = [state.layer_names.index(name) for name in _members(state, layer)]
-    row = int(np.searchsorted(state.layers.steps, step, side="right")) - 1
-    if row < 0:
+    columns = ["step", "weight_decay", "outside_share"]
+    # Histograms are of measured steps; of an older one where they are not.
+    near = (step - NEAR, step + 1)
+    rows = state.run.rows("layers", columns, _members(state, layer), near)
+    steps = rows["step"].to_numpy()
+    if not len(steps):
         return []
-    decay = state.layers.column("weight_decay")[row, members].astype(float)
+    rows = rows.filter(pa.array(steps == steps.max()))
+    decay = rows["weight_decay"].to_numpy()
     # Measured where there is a box, and only there.
-    has_box = np.isfinite(state.layers.column("outside_share")[row, members])
+    has_box = np.isfinite(rows["outside_share"].to_numpy())
     limits: list[float] = np.unique(1 / decay[has_box]).tolist()
     return limits
 

@@ -1,12 +1,13 @@
 """Callbacks that draw: each redraws when the curves, the choice or the theme change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, html, no_update
+from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from dynoscope.dashboard.callbacks import MAP
 from dynoscope.dashboard.cards import metric_card
+from dynoscope.dashboard.counts import count_plot
 from dynoscope.dashboard.distribution import distribution_plot
 from dynoscope.dashboard.figures import Figure
 from dynoscope.dashboard.findings import findings_list
@@ -15,8 +16,8 @@ from dynoscope.dashboard.heatmap import rotation_map
 from dynoscope.dashboard.plots import (
     NEURONS,
     Plot,
-    count_plot,
     find_metric,
+    layer_columns,
     layer_plot,
     lr_plot,
     scalar_plot,
@@ -24,6 +25,7 @@ from dynoscope.dashboard.plots import (
 from dynoscope.dashboard.state import CUMULATIVE
 from dynoscope.dashboard.store import Store
 from dynoscope.dashboard.theme import scheme
+from dynoscope.dashboard.track import Steps
 from dynoscope.schema import Metric, metric
 
 __all__ = ["register_drawing"]
@@ -90,14 +92,22 @@ def _register_training(app: Dash, store: Store) -> None:
         _THEME,
         Input("scalar", "value"),
         Input("scalar-log", "checked"),
+        Input(_window("scalar"), "data"),
     )
     def scalar(
-        selection: list[str], _: Any, theme: str | None, name: str | None, log: bool
+        selection: list[str],
+        _: Any,
+        theme: str | None,
+        name: str | None,
+        log: bool,
+        seen: Any,
     ) -> Any:
         if not selection:
             return no_update, no_update
-        states = store.states(selection)
-        return _shown(scalar_plot(states, name or "", scheme(theme), log=bool(log)))
+        states, window = store.states(selection), _steps(seen)
+        return _shown(
+            scalar_plot(states, name or "", scheme(theme), log=bool(log), window=window)
+        )
 
     @app.callback(
         Output(_figure("lr"), "data"),
@@ -105,11 +115,15 @@ def _register_training(app: Dash, store: Store) -> None:
         _SELECTION,
         _SEEN,
         _THEME,
+        Input(_window("lr"), "data"),
     )
-    def learning_rate(selection: list[str], _: Any, theme: str | None) -> Any:
+    def learning_rate(
+        selection: list[str], _: Any, theme: str | None, seen: Any
+    ) -> Any:
         if not selection:
             return no_update, no_update
-        return _shown(lr_plot(store.states(selection), scheme(theme)))
+        states = store.states(selection)
+        return _shown(lr_plot(states, scheme(theme), _steps(seen)))
 
 
 def _register_map(app: Dash, store: Store) -> None:
@@ -123,16 +137,22 @@ def _register_map(app: Dash, store: Store) -> None:
         _SEEN,
         _THEME,
         Input("layer", "value"),
+        Input(_window("map"), "data"),
         State(MAP, "style"),
     )
     def draw_map(
-        selection: list[str], _: Any, theme: str | None, layer: str | None, style: Any
+        selection: list[str],
+        _: Any,
+        theme: str | None,
+        layer: str | None,
+        seen: Any,
+        style: Any,
     ) -> Any:
         states = store.states(selection)
         if not states:
             return (no_update,) * 5
         run, state = next(iter(states.items()))
-        drawn = rotation_map(state, layer, scheme(theme))
+        drawn = rotation_map(state, layer, scheme(theme), _steps(seen))
         wanted = {"height": drawn.height}
         name = run if len(states) > 1 else ""
         height = wanted if wanted != style else no_update
@@ -155,6 +175,7 @@ def _register_layer(app: Dash, store: Store) -> None:
         _THEME,
         Input("layer", "value"),
         Input(_figure(ALL, "layer"), "id"),
+        Input(_window(ALL, "layer"), "data"),
     )
     def draw(
         selection: list[str],
@@ -162,13 +183,22 @@ def _register_layer(app: Dash, store: Store) -> None:
         theme: str | None,
         layer: str | None,
         ids: list[Mapping[str, str]],
+        seen: list[Any],
     ) -> Any:
         states = store.states(selection)
         if not states or not layer:
             return _unchanged(ids)
-        colors = scheme(theme)
-        plots = [layer_plot(states, layer, i["name"], colors) for i in ids]
-        return _columns(plots)
+        names, due, colors = [i["name"] for i in ids], _due(), scheme(theme)
+        together = layer_columns(names)
+        for state in states.values():
+            for table, columns in together.items():
+                state.held(table, layer, columns)  # in one go
+        return _columns(
+            layer_plot(states, layer, name, colors, _steps(window))
+            if due is None or name in due
+            else None
+            for name, window in zip(names, seen, strict=True)
+        )
 
 
 def _register_distribution(app: Dash, store: Store) -> None:
@@ -211,26 +241,53 @@ def _register_counts(app: Dash, store: Store) -> None:
         _SEEN,
         _THEME,
         Input(_figure(ALL, "count"), "id"),
+        Input(_window(ALL, "count"), "data"),
     )
     def draw(
-        selection: list[str], _: Any, theme: str | None, ids: list[Mapping[str, str]]
+        selection: list[str],
+        _: Any,
+        theme: str | None,
+        ids: list[Mapping[str, str]],
+        seen: list[Any],
     ) -> Any:
         states = store.states(selection)
         if not states:
             return *_unchanged(ids), no_update, no_update
-        if not any(state.normalization.names for state in states.values()):
+        if not any(state.curves["normalization"] for state in states.values()):
             said = (
                 "This model has no normalization layer with a trained bias, so "
                 "there are no channels to count."
             )
             return *_unchanged(ids), True, said
-        plots = [count_plot(states, i["name"], scheme(theme)) for i in ids]
+        colors = scheme(theme)
+        plots = [
+            count_plot(states, i["name"], colors, _steps(window))
+            for i, window in zip(ids, seen, strict=True)
+        ]
         return *_columns(plots), False, ""
 
 
 def _figure(name: Any, kind: str = "page") -> dict[str, Any]:
     """Where a plot takes its figure from."""
     return {"type": "figure", "kind": kind, "name": name}
+
+
+def _window(name: Any, kind: str = "page") -> dict[str, Any]:
+    """Where the steps are that are seen of it."""
+    return {"type": "window", "kind": kind, "name": name}
+
+
+def _steps(seen: Any) -> Steps | None:
+    """The steps that are zoomed into, if any are."""
+    return (int(seen[0]), int(seen[1])) if seen else None
+
+
+def _due() -> set[str] | None:
+    """The plots to draw, if nothing has changed but what is seen of them."""
+    causes = list(ctx.triggered_prop_ids.values())
+    if all(isinstance(c, dict) and c.get("type") == "window" for c in causes):
+        return {cause["name"] for cause in causes} or None
+    return None
 
 
 def _latest(name: Any, kind: str = "page") -> dict[str, Any]:
@@ -250,8 +307,8 @@ def _shown(plot: Plot) -> tuple[Figure, list[Any]]:
     return plot.figure, words
 
 
-def _columns(plots: Sequence[Plot]) -> tuple[list[Figure], list[list[Any]]]:
-    shown = [_shown(plot) for plot in plots]
+def _columns(plots: Iterable[Plot | None]) -> tuple[list[Any], list[Any]]:
+    shown = [_shown(plot) if plot else (no_update, no_update) for plot in plots]
     return [figure for figure, _ in shown], [words for _, words in shown]
 
 

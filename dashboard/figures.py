@@ -7,16 +7,34 @@ second. Arrays travel as base64, so a number on the screen is the number measure
 import base64
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from dynoscope.dashboard.series import POINTS, thin
 from dynoscope.dashboard.theme import Scheme, translucent
+from dynoscope.reader import thin
 
-__all__ = ["Band", "Curve", "Figure", "curves_figure", "number", "packed", "shortened"]
+__all__ = [
+    "POINTS",
+    "Band",
+    "Curve",
+    "Figure",
+    "curves_figure",
+    "number",
+    "packed",
+    "shortened",
+]
 
 Figure = dict[str, Any]
+
+POINTS: Final = 1000
+"""Points of a curve on the screen: about one a pixel."""
+
+HOVER: Final = "%{y:.4g}"
+SPREAD: Final = (
+    "%{{customdata[1]:.4g}} (%{{customdata[0]:.4g}} to %{{customdata[2]:.4g}}) "
+    "in {:,} steps"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +48,10 @@ class Curve:
         values: shape (n,).
         dash: plotly's dash style; predictions are dashed.
         width: in pixels.
+        span: steps that a point stands for.
+        spread: smallest value, mean and largest value of these, shape (n, 3).
+        last: the newest number, if it is not the last of the values.
+        is_named: whether it has a place of its own in the legend.
     """
 
     name: str
@@ -38,6 +60,10 @@ class Curve:
     values: np.ndarray
     dash: str = "solid"
     width: float = 1.6
+    span: int = 1
+    spread: np.ndarray | None = None
+    last: float | None = None
+    is_named: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +156,22 @@ def _log(decades: float) -> dict[str, Any]:
 
 
 def _line_trace(curve: Curve) -> dict[str, Any]:
-    kept = thin(curve.steps, curve.values)
-    return {
+    kept = thin(curve.steps, curve.values, POINTS)
+    trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers" if len(kept) == 1 else "lines",
         "name": curve.name,
         "x": packed(curve.steps[kept]),
         "y": packed(curve.values[kept]),
         "line": {"color": curve.color, "width": curve.width, "dash": curve.dash},
-        "hovertemplate": "%{y:.4g}",
+        "hovertemplate": HOVER,
     }
+    if not curve.is_named:
+        trace["showlegend"] = False
+    if curve.spread is not None:
+        trace["customdata"] = packed(curve.spread[kept].astype(np.float32))
+        trace["hovertemplate"] = SPREAD.format(curve.span)
+    return trace
 
 
 def _band_traces(band: Band) -> list[dict[str, Any]]:
@@ -153,7 +185,7 @@ def _band_traces(band: Band) -> list[dict[str, Any]]:
         "mode": "lines",
         "x": steps,
         "line": {"width": 0, "color": band.color},
-        "hovertemplate": "%{y:.4g}",
+        "hovertemplate": HOVER,
     }
     fill = {"fill": "tonexty", "fillcolor": translucent(band.color, 0.2)}
     middle = {"line": {"width": 1, "color": translucent(band.color, 0.75)}}

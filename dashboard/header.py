@@ -9,6 +9,7 @@ from dynoscope.dashboard.plots import States
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.store import Entry
 from dynoscope.dashboard.theme import Scheme
+from dynoscope.dashboard.track import POINTS
 
 __all__ = ["run_header", "unreadable_header"]
 
@@ -64,10 +65,9 @@ def _facts(state: RunState, row: dict[str, Any]) -> list[Any]:
         _fact("lost or skipped", _lost(progress)),
         _fact("dynoscope's own cost", _cost(state)),
     ]
-    if state.layers.stride > 1:
-        facts.append(
-            _fact("shown", f"the most unusual of every {state.layers.stride} steps")
-        )
+    if progress["measured"] > POINTS:
+        said = "smallest and largest of many steps; zoom in for every step"
+        facts.append(_fact("shown", said))
     return facts
 
 

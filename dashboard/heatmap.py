@@ -8,6 +8,8 @@ import numpy as np
 from dynoscope.dashboard.figures import Figure, packed, shortened
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.theme import SEQUENTIAL, Scheme
+from dynoscope.dashboard.track import Steps
+from dynoscope.measurement import FloatArray
 from dynoscope.schema import metric
 
 __all__ = ["CLIP", "RotationMap", "rotation_map"]
@@ -42,18 +44,18 @@ class RotationMap(NamedTuple):
     height: int
 
 
-def rotation_map(state: RunState, layer: str | None, scheme: Scheme) -> RotationMap:
+def rotation_map(
+    state: RunState, layer: str | None, scheme: Scheme, window: Steps | None = None
+) -> RotationMap:
     """Measured over predicted angular update; the measured one where none is.
 
     Args:
         state: the run.
         layer: the chosen layer, whose row is framed.
         scheme: colours.
+        window: what is zoomed into.
     """
-    with state.lock:
-        ratio, measured = state.rotation.ratio(), state.rotation.measured()
-        first, last = state.rotation.steps
-        width = state.rotation.width
+    first, last, ratio, measured, width = _means(state, window)
     has_prediction = bool(np.isfinite(ratio).any()) or not len(first)
     names = state.layer_names
     height = int(np.clip(len(names) * ROW_HEIGHT + 80, *HEIGHTS))
@@ -86,6 +88,28 @@ def rotation_map(state: RunState, layer: str | None, scheme: Scheme) -> Rotation
     note = _note(state, ratio, has_prediction, width)
     about = _RATIO if has_prediction else _ANGLE
     return RotationMap({"data": [trace], "layout": layout}, about, note, height)
+
+
+def _means(
+    state: RunState, window: Steps | None
+) -> tuple[np.ndarray, np.ndarray, FloatArray, FloatArray, int]:
+    """Ends of buckets, ratios and angles in them, and the steps of one."""
+    with state.lock:
+        whole = state.rotation()
+        found = *whole.steps, whole.ratio(), whole.measured()
+        if window is None or whole.width == 1:
+            return *found, whole.width
+        fine = state.rotation(window)
+        inner = *fine.steps, fine.ratio(), fine.measured()
+        if not len(inner[0]) or fine.width >= whole.width:
+            return *found, whole.width
+    before = int(np.searchsorted(found[1], inner[0][0]))
+    after = int(np.searchsorted(found[0], inner[1][-1], side="right"))
+    first, last, ratio, measured = (
+        np.concatenate([outer[:before], inside, outer[after:]])
+        for outer, inside in zip(found, inner, strict=True)
+    )
+    return first, last, ratio, measured, fine.width
 
 
 def _ratio(ratio: np.ndarray, scheme: Scheme) -> dict[str, Any]:
@@ -181,5 +205,5 @@ def _note(state: RunState, ratio: np.ndarray, has_prediction: bool, width: int) 
         reason = f": {why}" if why else ""
         parts.append(f"{missing} layers have no prediction and stay empty{reason}.")
     if width > 1:
-        parts.append(f"A column is the mean over {width} measured steps.")
+        parts.append(f"A column is the mean over {width:,} steps.")
     return " ".join(parts)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from dynoscope.dashboard.curves import NO_POINTS, curves_of, mixed, parts_of
 from dynoscope.dashboard.figures import (
     Band,
     Curve,
@@ -13,17 +14,18 @@ from dynoscope.dashboard.figures import (
     curves_figure,
     number,
 )
-from dynoscope.dashboard.history import History
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.theme import Scheme
+from dynoscope.dashboard.track import Steps
 from dynoscope.schema import TABLES, Metric, metric
 
 __all__ = [
     "DEFAULT_COUNTS",
     "DEFAULT_METRICS",
     "Plot",
-    "count_plot",
     "find_metric",
+    "latest",
+    "layer_columns",
     "layer_metrics",
     "layer_plot",
     "lr_plot",
@@ -79,52 +81,64 @@ def find_metric(name: str) -> Metric:
     return metric(name.removeprefix(NEURONS), table)
 
 
-def scalar_plot(states: States, name: str, scheme: Scheme, *, log: bool) -> Plot:
-    """A logged number of every run."""
-    curves = []
+def scalar_plot(
+    states: States,
+    name: str,
+    scheme: Scheme,
+    *,
+    log: bool,
+    window: Steps | None = None,
+) -> Plot:
+    """A logged number of every run; `window` is what is zoomed into."""
+    drawn: list[Curve] = []
     for position, (run, state) in enumerate(states.items()):
-        with state.lock:
-            series = state.scalars.get(name)
-            if series is not None:
-                color = scheme.run_color(position)
-                curves.append(Curve(run, color, series.steps, series.values))
+        style = Curve(run, scheme.run_color(position), NO_POINTS, NO_POINTS)
+        drawn += curves_of(state, "scalars", name, {"value": style}, window)
     figure = curves_figure(
-        curves, scheme, log=log, keep=f"{name}{log}", legend=len(states) > 1
+        drawn, scheme, log=log, keep=f"{name}{log}", legend=len(states) > 1
     )
-    return Plot(figure, _latest(curves))
+    return Plot(figure, latest(drawn))
 
 
-def lr_plot(states: States, scheme: Scheme) -> Plot:
+def lr_plot(states: States, scheme: Scheme, window: Steps | None = None) -> Plot:
     """Learning rate of every parameter group of every run."""
-    curves = []
+    drawn: list[Curve] = []
     dashes = ("solid", *DASHES)
     for position, (run, state) in enumerate(states.items()):
-        with state.lock:
-            steps, lr = state.groups.steps, state.groups.column("lr")
-        for group in range(lr.shape[1]):
-            name = f"{run}, group {group}" if lr.shape[1] > 1 else run
+        groups = state.curves["groups"]
+        for group in groups:
+            name = f"{run}, group {group}" if len(groups) > 1 else run
             dash = dashes[group % len(dashes)]
-            color = scheme.run_color(position)
-            known = ~np.isnan(lr[:, group])  # its optimizer stepped in the round
-            curves.append(Curve(name, color, steps[known], lr[known, group], dash))
-    figure = curves_figure(curves, scheme, keep="lr", legend=len(curves) > 1)
+            style = Curve(name, scheme.run_color(position), NO_POINTS, NO_POINTS, dash)
+            drawn += curves_of(state, "groups", group, {"lr": style}, window)
+    words = latest(drawn)
+    figure = curves_figure(drawn, scheme, keep="lr", legend=len(words) > 1)
     figure["layout"]["yaxis"] = {**figure["layout"]["yaxis"], "rangemode": "tozero"}
-    return Plot(figure, _latest(curves))
+    return Plot(figure, words)
 
 
-def layer_plot(states: States, layer: str, name: str, scheme: Scheme) -> Plot:
+def layer_plot(
+    states: States,
+    layer: str,
+    name: str,
+    scheme: Scheme,
+    window: Steps | None = None,
+) -> Plot:
     """A metric of a layer: measured, predicted (dashed), spread over neurons."""
     drawn: list[Curve] = []
     bands: list[Band] = []
     words: list[Latest] = []
     for position, (run, state) in enumerate(states.items()):
         color = scheme.run_color(position)
-        with state.lock:
-            if name.startswith(NEURONS):
-                curves = _neuron_curves(run, state, layer, name, color)
-            else:
-                curves = _layer_curves(run, state, layer, name, color)
-                bands += _band(run, state, layer, name, color)
+        if name.startswith(NEURONS):
+            styles = {
+                name.removeprefix(NEURONS): Curve(run, color, NO_POINTS, NO_POINTS)
+            }
+            curves = curves_of(state, "neurons", layer, styles, window)
+        else:
+            styles = _styles(run, name, color)
+            curves = _predicted(curves_of(state, "layers", layer, styles, window))
+            bands += _band(run, state, layer, name, color, window)
         drawn += curves
         words += [_compared(curves)] if curves else []
     figure = curves_figure(
@@ -137,91 +151,80 @@ def layer_plot(states: States, layer: str, name: str, scheme: Scheme) -> Plot:
     return Plot(figure, words)
 
 
-def count_plot(states: States, name: str, scheme: Scheme) -> Plot:
-    """A count of channels: all layers of each run, each layer of the first run."""
-    curves = []
-    for position, (run, state) in enumerate(states.items()):
-        with state.lock:
-            steps = state.normalization.steps
-            counts = state.normalization.column(name)
-            layers = state.normalization.names
-        if not layers:
-            continue
-        # Rounds in which all optimizers stepped are those that can be added up.
-        is_there = ~np.isnan(counts).any(axis=1)
-        if is_there.any():
-            steps, counts = steps[is_there], counts[is_there]
-        color = scheme.run_color(position)
-        if position == 0 and len(layers) > 1:
-            curves += [
-                Curve(layer, color, steps, counts[:, i], "dot", 1.0)
-                for i, layer in enumerate(layers)
-            ]
-        if metric(name, "normalization").unit == "channels":
-            total, values = "all layers", counts.sum(axis=1)
+def layer_columns(names: Sequence[str]) -> dict[str, list[str]]:
+    """The columns that plots of some metrics show, by table."""
+    found: dict[str, list[str]] = {"layers": [], "neurons": []}
+    for name in names:
+        if name.startswith(NEURONS):
+            found["neurons"].append(name.removeprefix(NEURONS))
         else:
-            total, values = "mean of layers", counts.mean(axis=1)
-        curves.append(Curve(f"{run}, {total}", color, steps, values, width=2.4))
-    figure = curves_figure(curves, scheme, keep=name)
-    figure["layout"]["yaxis"] = {**figure["layout"]["yaxis"], "rangemode": "tozero"}
-    return Plot(figure, _latest([c for c in curves if c.width > 2]))
+            found["layers"] += _styles("", name, "")
+            found["neurons"] += _quantiles(name)
+    return found
 
 
-def _layer_curves(
-    run: str, state: RunState, layer: str, name: str, color: str
-) -> list[Curve]:
-    if not _has(state, layer):
-        return []
-    steps, columns = state.columns_of(layer)
-    curves = [Curve(run, color, steps, columns[name])]
+def _styles(run: str, name: str, color: str) -> dict[str, Curve]:
+    """How a metric is drawn, and what predicts it."""
+    styles = {name: Curve(run, color, NO_POINTS, NO_POINTS)}
     predictions = [c for c in TABLES["layers"].columns if c.of == name]
     for column, dash in zip(predictions, itertools.cycle(DASHES), strict=False):
-        values = columns[column.name]
-        if np.isfinite(values).any():
-            label = f"{run}, {column.label}"
-            curves.append(Curve(label, color, steps, values, dash))
-    return curves
+        label = f"{run}, {column.label}"
+        styles[column.name] = Curve(label, color, NO_POINTS, NO_POINTS, dash)
+    return styles
 
 
-def _neuron_curves(
-    run: str, state: RunState, layer: str, name: str, color: str
-) -> list[Curve]:
-    if layer not in state.neurons.names:
+def _predicted(curves: Sequence[Curve]) -> list[Curve]:
+    """What was measured, and what of the predictions there is."""
+    return [
+        curve
+        for curve in curves
+        if curve.dash == "solid" or np.isfinite(curve.values).any()
+    ]
+
+
+def _quantiles(name: str) -> list[str]:
+    return [f"{name}_{which}" for which in ("p05", "p50", "p95") if name in BANDED]
+
+
+def _band(
+    run: str,
+    state: RunState,
+    layer: str,
+    name: str,
+    color: str,
+    window: Steps | None,
+) -> list[Band]:
+    if name not in BANDED:
         return []
-    at = state.neurons.names.index(layer)
-    values = state.neurons.column(name.removeprefix(NEURONS))[:, at]
-    is_there = ~np.isnan(values)
-    return [Curve(run, color, state.neurons.steps[is_there], values[is_there])]
-
-
-def _band(run: str, state: RunState, layer: str, name: str, color: str) -> list[Band]:
-    if name not in BANDED or layer not in state.neurons.names:
+    parts = parts_of(state, "neurons", layer, _quantiles(name), window)
+    if not parts:
         return []
-    history: History = state.neurons
-    at = history.names.index(layer)
-    low, middle, high = (
-        history.column(f"{name}_{which}")[:, at] for which in ("p05", "p50", "p95")
-    )
+    # The quantiles of a track have the same steps.
+    edges = [
+        mixed([(p.steps, p.buckets.mean) for p in each]) for each in parts.values()
+    ]
+    steps, middle = edges[1]
     is_there = ~np.isnan(middle)
-    series = (each[is_there] for each in (history.steps, low, middle, high))
+    series = (values[is_there] for values in (steps, *(edge[1] for edge in edges)))
     return [Band(f"{run}, neurons", color, *series)]
 
 
-def _has(state: RunState, layer: str) -> bool:
-    return layer in state.layer_names or layer in state.roll_ups
+def _last(curve: Curve) -> float | None:
+    if curve.last is not None or not len(curve.values):
+        return curve.last
+    return float(curve.values[-1])
 
 
-def _last(values: np.ndarray) -> float | None:
-    return float(values[-1]) if len(values) else None
-
-
-def _latest(curves: Sequence[Curve]) -> list[Latest]:
-    return [Latest(curve.color, number(_last(curve.values))) for curve in curves]
+def latest(curves: Sequence[Curve]) -> list[Latest]:
+    """The last number of each curve."""
+    named = (curve for curve in curves if curve.is_named)
+    return [Latest(curve.color, number(_last(curve))) for curve in named]
 
 
 def _compared(curves: Sequence[Curve]) -> Latest:
     """The last measured number, and the first predicted one where there is one."""
-    words = number(_last(curves[0].values))
-    for prediction in curves[1:2]:
-        words += f" (predicted {number(_last(prediction.values))})"
-    return Latest(curves[0].color, words)
+    named = [curve for curve in curves if curve.is_named]
+    words = number(_last(named[0]))
+    for prediction in named[1:2]:
+        words += f" (predicted {number(_last(prediction))})"
+    return Latest(named[0].color, words)

@@ -7,10 +7,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from dynoscope.dashboard.series import thin
 from dynoscope.dashboard.theme import Scheme
 from dynoscope.diff import Diff
 from dynoscope.diff.phrases import label_of, rows_of, shorten, unit_of
+from dynoscope.reader import thin
 from dynoscope.schema import TABLES
 
 __all__ = ["figure", "figures", "layer_ids", "line"]

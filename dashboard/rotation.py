@@ -1,97 +1,89 @@
 """Mean rotation of every layer in buckets of steps, however long the run."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from dynoscope.reader import Block
+from dynoscope.dashboard.track import Steps, Track
+from dynoscope.measurement import FloatArray
+from dynoscope.reader import Run
 
 __all__ = ["COLUMNS", "Rotation"]
 
 COLUMNS: Final = 300
 """Most buckets: a map has no more columns than a screen can show."""
 
+EXACT_ROWS: Final = 1 << 19
+"""Rows up to which those without a prediction are told from the others."""
+
 
 class Rotation:
     """Measured and predicted `angular_update`, averaged over buckets of steps.
 
-    Bucket b holds the measured steps number b * width to (b + 1) * width - 1. When
-    there would be too many, neighbours are merged and the width doubles, so each
-    mean is over every measured step of its bucket.
+    When there would be too many, neighbours are merged, so each mean is over every
+    measured step of its bucket.
 
     Args:
-        layers: number of layers.
+        run: the run.
         columns: most buckets.
+        window: which steps; None for all.
 
     Attributes:
-        width: measured steps per bucket.
+        track: means of the angles, of those that have a prediction beside them, and
+            of these predictions.
     """
 
-    def __init__(self, layers: int, columns: int = COLUMNS) -> None:
-        self.width, self._most, self._seen = 1, columns, 0
-        self._first = np.zeros(0, np.int64)
-        self._last = np.zeros(0, np.int64)
-        # Sums over a bucket: steps with an angle, their angles, the angles that
-        # have a prediction beside them, and these predictions.
-        self._sums = np.zeros((4, 0, layers))
+    def __init__(
+        self, run: Run, columns: int = COLUMNS, window: Steps | None = None
+    ) -> None:
+        names = run.layer_names
+        self.track = Track(
+            run,
+            "layers",
+            ["angular_update", "pred_angular_update"],
+            names,
+            among=len(names),
+            points=columns,
+            window=window,
+            made=_paired,
+            exact=EXACT_ROWS // max(len(names), 1),
+        )
 
-    def add(self, block: Block) -> None:
-        """Take in new rows, the newest last."""
-        steps = block["step"]
-        if not len(steps):
-            return
-        numbers = np.arange(self._seen, self._seen + len(steps))
-        self._seen += len(steps)
-        while numbers[-1] // self.width >= self._most:
-            self._merge()
-        buckets = numbers // self.width
-        start = np.flatnonzero(np.diff(buckets, prepend=-1))
-        new = np.add.reduceat(_terms(block), start, axis=1)
-        first, last = steps[start], steps[np.append(start[1:], len(steps)) - 1]
-        if buckets[0] < len(self._first):  # its first rows came earlier
-            self._sums[:, -1] += new[:, 0]
-            self._last[-1] = last[0]
-            new, first, last = new[:, 1:], first[1:], last[1:]
-        self._sums = np.concatenate([self._sums, new], axis=1)
-        self._first = np.concatenate([self._first, first])
-        self._last = np.concatenate([self._last, last])
-
-    def _merge(self) -> None:
-        self.width *= 2
-        count = len(self._first)
-        if not count:
-            return
-        start = np.arange(0, count, 2)
-        self._sums = np.add.reduceat(self._sums, start, axis=1)
-        self._first = self._first[start]
-        self._last = self._last[np.minimum(start + 1, count - 1)]
+    @property
+    def width(self) -> int:
+        """Steps of a bucket."""
+        return 1 << self.track.exponent
 
     @property
     def steps(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last step of each bucket, each of shape (buckets,)."""
-        return self._first, self._last
+        first = self.track.steps
+        ends = ((first >> self.track.exponent) + 1 << self.track.exponent) - 1
+        return first, np.minimum(ends, self.track.last_step)
 
-    def measured(self) -> np.ndarray:
+    def measured(self) -> FloatArray:
         """Mean measured angle in rad, shape (buckets, layers); NaN where none."""
-        return _quotient(self._sums[1], self._sums[0])
+        return self.track.buckets("angle").mean
 
-    def ratio(self) -> np.ndarray:
+    def ratio(self) -> FloatArray:
         """Mean measured over mean predicted angle, shape (buckets, layers).
 
         Both over the steps that have a prediction; NaN where none has.
         """
-        return _quotient(self._sums[2], self._sums[3])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quotient: FloatArray = (
+                self.track.buckets("paired").mean / self.track.buckets("predicted").mean
+            )
+        return np.where(np.isfinite(quotient), quotient, np.nan)
 
 
-def _terms(block: Block) -> np.ndarray:
-    angle = np.asarray(block["angular_update"], float)
-    predicted = np.asarray(block["pred_angular_update"], float)
-    known = np.isfinite(angle)
-    both = known & np.isfinite(predicted)
-    terms = [known, np.where(known, angle, 0.0), np.where(both, angle, 0.0)]
-    return np.stack([*terms, np.where(both, predicted, 0.0)])
-
-
-def _quotient(sums: np.ndarray, over: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(over > 0, sums / over, np.nan)
+def _paired(arrays: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    angle, predicted = arrays["angular_update"], arrays["pred_angular_update"]
+    angle = np.where(np.isfinite(angle), angle, np.nan)
+    is_paired = np.isfinite(angle) & np.isfinite(predicted)
+    return {
+        "angle": angle,
+        "paired": np.where(is_paired, angle, np.nan),
+        "predicted": np.where(is_paired, predicted, np.nan),
+    }

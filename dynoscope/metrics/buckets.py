@@ -1,6 +1,6 @@
 """Smallest value, mean and largest value over runs of rows: a curve in coarse."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class Buckets(NamedTuple):
-    """What is known of a number in each bucket; every array has shape (buckets,).
+    """What is known of a number in each bucket; arrays have shape (buckets, ...).
 
     Attributes:
         least: smallest value that is not NaN; NaN if there is none.
@@ -28,6 +28,22 @@ class Buckets(NamedTuple):
     mean: FloatArray
     most: FloatArray
     known: IntArray
+
+    def at(self, index: Any) -> "Buckets":
+        """Some of them, as arrays are indexed."""
+        least, mean, most, known = (array[index] for array in self)
+        return Buckets(
+            np.asarray(least), np.asarray(mean), np.asarray(most), np.asarray(known)
+        )
+
+    def then(self, later: "Buckets") -> "Buckets":
+        """These, and others after them."""
+        return Buckets(
+            np.concatenate([self.least, later.least]),
+            np.concatenate([self.mean, later.mean]),
+            np.concatenate([self.most, later.most]),
+            np.concatenate([self.known, later.known]),
+        )
 
 
 def places_of(curves: IntArray, steps: IntArray) -> IntArray:
@@ -74,8 +90,8 @@ def _buckets(
     starts: IntArray,
 ) -> Buckets:
     if not len(starts):
-        nothing = np.empty(0)
-        return Buckets(nothing, nothing, nothing, np.empty(0, np.int64))
+        nothing = np.empty((0, *least.shape[1:]))
+        return Buckets(nothing, nothing, nothing, nothing.astype(np.int64))
     count = np.add.reduceat(known, starts, dtype=np.int64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = np.add.reduceat(total, starts, dtype=np.float64) / count

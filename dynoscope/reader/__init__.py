@@ -6,6 +6,7 @@ from dynoscope.reader.levels import Overview
 from dynoscope.reader.run import Run, open_run
 from dynoscope.reader.series import Series
 from dynoscope.reader.shelf import Shelf, shelf
+from dynoscope.reader.sources import damage_in
 from dynoscope.reader.summary import Summary
 from dynoscope.reader.thin import thin
 from dynoscope.schema.pivot import Block, pivot
@@ -18,6 +19,7 @@ __all__ = [
     "Series",
     "Shelf",
     "Summary",
+    "damage_in",
     "find_runs",
     "open_run",
     "pivot",

@@ -10,7 +10,7 @@ from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.reader.files import (
     list_files,
     read_nothing,
-    read_part,
+    read_rest,
     read_since,
     read_tail,
     rows_of,
@@ -35,6 +35,7 @@ class Cursor:
         bring: called with the table's name before each look, to bring the folder up
             to date.
         columns: columns to read, `step` among them; None for all.
+        start: number of the first file to read; what is in those before is passed over.
 
     Attributes:
         problems: what could not be read, by file.
@@ -46,10 +47,11 @@ class Cursor:
         table: str,
         bring: Callable[[str], None] = lambda table: None,
         columns: Sequence[str] | None = None,
+        start: int = 0,
     ) -> None:
         self._run, self._table, self._columns = run, table, columns
         self._bring = bring
-        self._number = 0  # file that is being read
+        self._number = start  # file that is being read
         self._rows = 0  # rows of it that have been read
         self._offset = 0  # where its next rows begin, while it is a journal
         bring(table)
@@ -129,8 +131,8 @@ class Cursor:
             fresh, problem = read_since(path, self._table, self._columns, *seen)
         else:
             # A part has its journal's rows in the same order.
-            rows, problem = read_part(path, self._table, self._columns)
-            fresh = [rows.slice(self._rows)]
+            rows, problem = read_rest(path, self._table, self._columns, self._rows)
+            fresh = [rows]
         self._go_to(file.last + 1)
         self._note(path, problem)
         return fresh

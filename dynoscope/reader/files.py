@@ -25,6 +25,7 @@ __all__ = [
     "read_file",
     "read_nothing",
     "read_part",
+    "read_rest",
     "read_since",
     "read_table",
     "read_tail",
@@ -138,6 +139,29 @@ def read_part(
         if in_order:
             rows = _as_written(rows)
         return completed(rows, wanted), ""
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        return read_nothing(table, columns), damage(path, error)
+
+
+def read_rest(
+    path: Path, table: str, columns: Sequence[str] | None, row: int
+) -> tuple[pa.Table, str]:
+    """Rows of a part from one on, as they were written; see `read_part`."""
+    wanted = read_nothing(table, columns).schema
+    try:
+        with pq.ParquetFile(path) as file:
+            sizes = [
+                file.metadata.row_group(n).num_rows
+                for n in range(file.metadata.num_row_groups)
+            ]
+            ends = np.cumsum([0, *sizes])
+            first = max(int(np.searchsorted(ends, row, side="right")) - 1, 0)
+            needed = dict.fromkeys([*wanted.names, "step"])
+            there = [name for name in needed if name in file.schema_arrow.names]
+            rows = file.read_row_groups([*range(first, len(sizes))], columns=there)
+        return completed(rows.slice(row - int(ends[first])), wanted), ""
     except FileNotFoundError:
         raise
     except UNREADABLE as error:

@@ -19,10 +19,23 @@ from dynoscope.reader.footers import EVERYTHING, Footer, Window
 from dynoscope.reader.sources import Source, numbers, retried, sources_in
 from dynoscope.schema.levels import bucket_columns
 
-__all__ = ["Overview", "exponent_for", "in_buckets", "overviews"]
+__all__ = [
+    "FINE_ROWS",
+    "Overview",
+    "exponent_for",
+    "exponent_of",
+    "in_buckets",
+    "overviews",
+    "reduced",
+]
 
 FINE_ROWS: Final = 1 << 21
 """Rows that are read rather than those of a level that is too coarse."""
+
+_ALL: Final = (0, 1, 2, 3)
+_KEPT: Final = (1, 1, 1, 3)
+"""Of `bucket_columns`, those that stand for minimum, mean, maximum and count, where
+all are wanted and where only means are."""
 
 IntArray = npt.NDArray[np.int64]
 
@@ -87,26 +100,54 @@ def in_buckets(
     names: Sequence[Any] | None,
     window: Window,
     exponent: int,
+    *,
+    only_means: bool = False,
 ) -> dict[str, Overview]:
-    """Metrics of a table in buckets of 2**exponent steps.
+    """Metrics of a table in buckets of 2**exponent steps; see `reduced`."""
+    if names is not None:
+        window = window._replace(curves=names, is_loose=True)
+
+    def look() -> dict[str, Overview]:
+        problems: list[str] = []
+        sources = sources_in(folder, problems)
+        return reduced(sources, metrics, names, window, exponent, problems, only_means)
+
+    return retried(folder, look)
+
+
+def reduced(
+    sources: Sequence[Source],
+    metrics: Sequence[str],
+    names: Sequence[Any] | None,
+    window: Window,
+    exponent: int,
+    problems: list[str],
+    only_means: bool = False,
+) -> dict[str, Overview]:
+    """Metrics of some files of a table in buckets of 2**exponent steps.
 
     Minimum, mean, maximum and count are those of all rows in the bucket, whatever
     they are computed from; of float32 columns, means are rounded to that. Buckets
     at the ends of the window may reach beyond it.
+
+    Args:
+        sources: the files.
+        metrics: columns, numbers.
+        names: curves in the order wanted; None for all there are.
+        window: what is asked for, `names` among it.
+        exponent: how wide buckets are.
+        problems: is told what cannot be read.
+        only_means: whether minimum and maximum may be the mean instead.
+
+    Raises:
+        FileNotFoundError: a file has been replaced.
     """
-    if names is not None:
-        window = window._replace(curves=names, is_loose=True)
-    problems: list[str] = []
-
-    def look() -> list[_Piece]:
-        problems.clear()
-        return [
-            _piece(source, metrics, window, exponent, problems)
-            for source in sources_in(folder, problems)
-        ]
-
-    pieces = [piece for piece in retried(folder, look) if len(piece.steps)]
-    return _pivoted(pieces, metrics, names, exponent, problems)
+    pieces = [
+        _piece(source, metrics, window, exponent, problems, only_means)
+        for source in sources
+    ]
+    there = [piece for piece in pieces if len(piece.steps)]
+    return _pivoted(there, metrics, names, exponent, problems, only_means)
 
 
 def exponent_for(
@@ -121,11 +162,14 @@ def exponent_for(
         most: rows, of the tables or of their levels, that may be read for that.
     """
     return retried(
-        folder, lambda: _exponent(sources_in(folder, []), window, points, most)
+        folder, lambda: exponent_of(sources_in(folder, []), window, points, most)
     )
 
 
-def _exponent(sources: Sequence[Source], window: Window, points: int, most: int) -> int:
+def exponent_of(
+    sources: Sequence[Source], window: Window, points: int, most: int = FINE_ROWS
+) -> int:
+    """The same of some files; see `exponent_for`."""
     ends = [ends for source in sources if (ends := source.steps()) is not None]
     if not ends:
         return 0
@@ -161,22 +205,40 @@ def _piece(
     window: Window,
     exponent: int,
     problems: list[str],
+    only_means: bool,
 ) -> _Piece:
     level = _level(source, exponent)
     if level is not None and source.levels is not None:
-        return _read_level(source.levels, level, source.key, metrics, window)
+        kept = _KEPT if only_means else _ALL
+        return _read_level(source.levels, level, source.key, metrics, window, kept)
     rows = source.read([source.key, "step", *metrics], window, problems)
-    return _reduced(rows, source.key, metrics, exponent)
+    piece = _reduced(rows, source.key, metrics, exponent)
+    if only_means:  # the others are let go
+        means = {
+            name: Buckets(found.mean, found.mean, found.mean, found.known)
+            for name, found in piece.metrics.items()
+        }
+        return piece._replace(metrics=means)
+    return piece
 
 
 def _read_level(
-    levels: Footer, level: int, key: str, metrics: Sequence[str], window: Window
+    levels: Footer,
+    level: int,
+    key: str,
+    metrics: Sequence[str],
+    window: Window,
+    kept: Sequence[int],
 ) -> _Piece:
     # A bucket counts if it overlaps the window, not only if it begins in it.
     start = (window.start >> level) << level
-    columns = {name: bucket_columns(name) for name in metrics}
-    wanted = [key, "step", *(c for each in columns.values() for c in each)]
-    rows = levels.read(wanted, window._replace(start=start), level)
+    columns = {
+        name: [bucket_columns(name)[which] for which in kept] for name in metrics
+    }
+    wanted = dict.fromkeys(
+        [key, "step", *(c for each in columns.values() for c in each)]
+    )
+    rows = levels.read([*wanted], window._replace(start=start), level)
     found = {
         name: Buckets(*(numbers(rows, column) for column in columns[name]))
         for name in metrics
@@ -208,6 +270,7 @@ def _pivoted(
     names: Sequence[Any] | None,
     exponent: int,
     problems: list[str],
+    only_means: bool,
 ) -> dict[str, Overview]:
     """Pieces put together, as arrays of buckets x curves."""
     curves = pa.chunked_array([piece.curves for piece in pieces], _type_of(pieces))
@@ -227,9 +290,15 @@ def _pivoted(
         nothing = Buckets(*np.empty((4, 0)))
         joined = zip(nothing, *(piece.metrics[name] for piece in pieces), strict=True)
         parts = Buckets(*(np.concatenate(each)[order] for each in joined))
-        least, mean, most, known = (
-            _scattered(values, target, shape)[:, :-1] for values in merge(parts, starts)
+        merged = merge(parts, starts)
+        mean, known = (
+            _scattered(values, target, shape)[:, :-1]
+            for values in (merged.mean, merged.known)
         )
+        least, most = mean, mean
+        if not only_means:
+            least = _scattered(merged.least, target, shape)[:, :-1]
+            most = _scattered(merged.most, target, shape)[:, :-1]
         count = np.nan_to_num(known).astype(np.int64)
         found[name] = Overview(
             first, 1 << exponent, listed, least, mean, most, count, problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of, total
 from dynoscope.schema import TABLES
+from dynoscope.schema.levels import numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "is_roll_up",
     "members_of",
+    "needed_for",
     "roll_up_columns",
     "roll_up_frame",
     "roll_ups_of",
@@ -34,6 +36,27 @@ _ZEROED: Final = (
     "unmoved_share",
 )
 """What a layer that is not there has 0 of; what else it has is not known: NaN."""
+
+_TURNING: Final = ("weight_norm", "update_norm", "weight_update_cos", "angular_update")
+_NEEDED: Final[Mapping[str, Sequence[str]]] = {
+    "grad_ratio": ("grad_l1", "grad_l2"),
+    "grad_density": ("grad_l1", "grad_l2"),
+    **dict.fromkeys((*_TURNING[1:], "update_ratio"), _TURNING),
+    "weight_grad_cos": ("weight_grad_cos", "weight_norm", "grad_l2"),
+    "momentum_grad_cos": ("momentum_grad_cos", "momentum_norm", "grad_l2"),
+    "update_grad_cos": ("update_grad_cos", "grad_l2", *_TURNING),
+    "weight_scaled_grad_cos": (
+        *("weight_scaled_grad_cos", "weight_norm", "scaled_grad_norm"),
+    ),
+    "outside_share": ("outside_share", "box_share"),
+    "effective_weight_decay": ("effective_weight_decay", "weight_norm"),
+    "pred_angular_update": ("pred_angular_update", "pred_weight_norm"),
+    "pred_effective_angular_update": (
+        *("pred_effective_angular_update", "pred_effective_weight_norm"),
+    ),
+    "traj_angular_update": ("traj_angular_update", "traj_weight_norm"),
+}
+"""Columns of layers that go into one of a roll-up, where it is more than the same."""
 
 
 def is_roll_up(name: str) -> bool:
@@ -69,6 +92,18 @@ def roll_ups_of(layers: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def needed_for(metrics: Iterable[str]) -> list[str]:
+    """The columns of layers from which those of a roll-up follow.
+
+    >>> needed_for(["grad_ratio", "grad_l2"])
+    ['nonfinite', 'grad_l1', 'grad_l2']
+    """
+    found = ["nonfinite"]  # tells which layers have a row
+    for metric in metrics:
+        found += _NEEDED.get(metric, (metric,))
+    return list(dict.fromkeys(found))
+
+
 def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a roll-up, one per step, with all columns of `layers`.
 
@@ -100,7 +135,9 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rolled)[TABLES["layers"].names()]
 
 
-def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def roll_up_columns(
+    arrays: Mapping[str, FloatArray], metrics: Iterable[str] | None = None
+) -> dict[str, FloatArray]:
     """Columns of a roll-up from those of its layers.
 
     A layer that has no row at a step, since its optimizer did not step in that round,
@@ -108,11 +145,17 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
 
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
-            each of shape (steps, layers).
+            each of shape (steps, layers); those that are needed, if not all are wanted.
+        metrics: the columns wanted; None for all.
 
     Returns:
         The same columns, each of shape (steps,).
     """
+    if metrics is not None:
+        unknown = np.full(arrays["nonfinite"].shape, np.nan)
+        every = {name: arrays.get(name, unknown) for name in numbers_of("layers")}
+        rolled = roll_up_columns({**every, "numel": arrays["numel"]})
+        return {name: rolled[name] for name in metrics}
     absent = np.isnan(arrays["nonfinite"])
     if absent.any():
         arrays = _without(absent, arrays)

@@ -1,7 +1,7 @@
 """One curve of a run, thinned for the screen."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dynoscope.measurement import FloatArray
 from dynoscope.reader.footers import Window
 from dynoscope.reader.levels import exponent_for, in_buckets, overviews
-from dynoscope.reader.rollup import roll_up_columns
+from dynoscope.reader.rollup import needed_for, roll_up_columns
 from dynoscope.reader.sources import numbers, retried, sources_in
 from dynoscope.reader.thin import thin
 from dynoscope.schema.levels import numbers_of
@@ -25,7 +25,7 @@ EXTREMES: Final = 8
 """Buckets that are read for a point of the screen, if a level is read."""
 
 ROLLED_ROWS: Final = 1 << 18
-"""Rows that are rolled up, all columns of them: every one, or else means of buckets."""
+"""Rows that are rolled up: every one, or else means of buckets."""
 
 AT_ONCE: Final = 8
 """Columns that are read at once for that, so that it needs little memory."""
@@ -117,9 +117,9 @@ def rolled_curve(
         window: which steps.
         points: about how many points at most.
     """
-    columns = layer_columns(folder, members, window, points)
+    columns = layer_columns(folder, members, window, points, needed_for([metric]))
     with np.errstate(all="ignore"):  # infinite norms are measured, too
-        values = roll_up_columns(columns.arrays)[metric]
+        values = roll_up_columns(columns.arrays, [metric])[metric]
     kept = thin(columns.step, values, points)
     kind: Kind = "thinned" if len(kept) < len(values) else "all"
     kind = kind if columns.width == 1 else "means"
@@ -127,15 +127,20 @@ def rolled_curve(
 
 
 def layer_columns(
-    folder: Path, members: Mapping[str, int], window: Window, points: int
+    folder: Path,
+    members: Mapping[str, int],
+    window: Window,
+    points: int,
+    metrics: Sequence[str] | None = None,
 ) -> Columns:
-    """All columns of `layers`: every row of some layers, or means of buckets.
+    """Columns of `layers`: every row of some layers, or means of buckets.
 
     Args:
         folder: the folder of `layers`.
         members: the layers, and how many elements each has.
         window: which steps.
         points: about how many buckets, where there are too many rows.
+        metrics: which columns; None for all.
     """
     near = window._replace(curves=list(members))
     sources = retried(folder, lambda: sources_in(folder, []))
@@ -147,11 +152,14 @@ def layer_columns(
     exponent = (
         0 if rows <= ROLLED_ROWS else exponent_for(folder, near, points, ROLLED_ROWS)
     )
-    names, arrays = numbers_of("layers"), dict[str, FloatArray]()
+    arrays = dict[str, FloatArray]()
+    names = numbers_of("layers") if metrics is None else metrics
     at_once = len(names) if rows <= FEW_ROWS else AT_ONCE
     for start in range(0, len(names), at_once):
         some = names[start : start + at_once]
-        found = in_buckets(folder, some, list(members), window, exponent)
+        found = in_buckets(
+            folder, some, list(members), window, exponent, only_means=True
+        )
         arrays |= {name: coarse.mean for name, coarse in found.items()}
     coarse = found[some[0]]
     numel = np.array([*members.values()], float)

@@ -1,5 +1,6 @@
 """The files of a table that count, and what is asked for of each."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from dynoscope.reader.cuts import branches_of, pending_cut
 from dynoscope.reader.files import UNREADABLE, damage, read_file
 from dynoscope.reader.footers import EVERYTHING, Footer, Window, footer_of
+from dynoscope.schema import TABLES
 from dynoscope.schema.folder import (
     LEVELS,
     SORTED_BY,
@@ -19,7 +21,7 @@ from dynoscope.schema.folder import (
     current_files,
 )
 
-__all__ = ["Source", "numbers", "retried", "sources_in"]
+__all__ = ["Source", "damage_in", "numbers", "retried", "sources_in"]
 
 _T = TypeVar("_T")
 
@@ -145,3 +147,17 @@ def numbers(rows: pa.Table, name: str) -> npt.NDArray[Any]:
         return np.full(len(rows), np.nan)
     values: npt.NDArray[Any] = rows[name].to_numpy()
     return values
+
+
+def damage_in(run: Path) -> list[str]:
+    """What cannot be read of a run that is over, as far as its files tell at once."""
+    problems: list[str] = []
+
+    def look(folder: Path) -> None:
+        for source in sources_in(folder, problems):
+            if source.footer is None:
+                source.read(["step"], EVERYTHING, problems)
+
+    for name in TABLES:
+        retried(run / name, functools.partial(look, run / name))
+    return list(dict.fromkeys(problems))

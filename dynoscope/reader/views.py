@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
+from dynoscope.reader.cursor import Cursor
+from dynoscope.reader.follow import rows_in, settled
 from dynoscope.reader.levels import Overview, overviews
 from dynoscope.reader.query import run_query
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_ups_of
@@ -17,6 +21,7 @@ from dynoscope.reader.series import Series, curve, rolled_curve
 from dynoscope.reader.sources import Source, sources_in
 from dynoscope.schema import TABLES
 from dynoscope.schema import metric as metric_of
+from dynoscope.schema.folder import SORTED_BY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +139,69 @@ class Views(abc.ABC):
         columns = [metric_of(metric, table).name for metric in metrics]
         folder = self.folder / table
         return overviews(folder, columns, names, window_of(steps), points)
+
+    def follow(
+        self,
+        metrics: Sequence[str],
+        names: Sequence[Any] | None = None,
+        steps: Range = None,
+        points: int = 1000,
+        *,
+        table: str = "layers",
+        among: int = 1,
+        exact: int | None = None,
+        only_means: bool = False,
+    ) -> tuple[dict[str, Overview], Cursor]:
+        """Some curves up to now, and a cursor for what comes after that.
+
+        No row is in both, and none is missing, while the run is written and sealed.
+        The cursor begins with what is in the journal.
+
+        Args:
+            metrics: numbers of the table.
+            names: the curves in the order wanted; None for all there are.
+            steps: `(start, stop)`, a slice or a range; stop is excluded. The cursor
+                knows no end.
+            points: how many buckets, if there are more measured steps than `exact`.
+            table: its table.
+            among: how many curves the table has, if that is known.
+            exact: measured steps up to which all are given, `points` if None.
+            only_means: whether minimum and maximum may be the mean instead.
+        """
+        self._bring(table)
+        columns = [metric_of(metric, table).name for metric in metrics]
+        folder, window = self.folder / table, window_of(steps)
+        found, number = settled(
+            folder,
+            columns,
+            names,
+            window,
+            points,
+            among,
+            exact,
+            only_means=only_means,
+        )
+        key = SORTED_BY.get(table, "layer")
+        wanted = list(dict.fromkeys(["step", key, *columns]))
+        return found, Cursor(self.folder, table, self._bring, wanted, number)
+
+    def rows(
+        self,
+        table: str,
+        columns: Sequence[str],
+        names: Sequence[Any] | None = None,
+        steps: Range = None,
+    ) -> pa.Table:
+        """Some rows of a table, in any order; reads no more files than it must.
+
+        Args:
+            table: the table.
+            columns: columns to read.
+            names: curves, None for all.
+            steps: `(start, stop)`, a slice or a range; stop is excluded.
+        """
+        self._bring(table)
+        return rows_in(self.folder / table, columns, names, window_of(steps))
 
     def sql(self, query: str) -> pd.DataFrame:
         """Answer a query in SQL (DuckDB), over views named like the tables.

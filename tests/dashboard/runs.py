@@ -1,10 +1,12 @@
 """A run that is written row by row, without a training behind it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from dynoscope.dashboard.state import RunState
 from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.manifest import Manifest
@@ -93,3 +95,13 @@ class WrittenRun:
                 columns.append(pa.array(values).cast(field.type, safe=False))
         writer = self._writers.setdefault(table, TableWriter(self.path, table))
         writer.append(columns)
+
+
+def columns_of(
+    state: RunState, layer: str, columns: Sequence[str] = ("weight_norm",)
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Steps and columns of a layer or roll-up, as a state holds them."""
+    held = state.held("layers", layer, columns)
+    (steps, *others) = (each.steps for each in held.values())
+    assert all(np.array_equal(steps, other) for other in others)
+    return steps, {name: each.buckets.mean for name, each in held.items()}

@@ -8,11 +8,11 @@ import pytest
 from plotly.graph_objects import Figure
 
 from dynoscope import open_run
+from dynoscope.dashboard.counts import count_plot
 from dynoscope.dashboard.figures import Curve, curves_figure
 from dynoscope.dashboard.heatmap import CLIP, rotation_map
 from dynoscope.dashboard.plots import (
     Plot,
-    count_plot,
     find_metric,
     layer_metrics,
     layer_plot,

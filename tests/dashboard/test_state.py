@@ -8,11 +8,13 @@ from torch import nn
 
 import dynoscope
 from dynoscope import open_run
-from dynoscope.dashboard import state as state_module
+from dynoscope.dashboard import tracks as tracks_module
 from dynoscope.dashboard.state import RunState
 from dynoscope.reader import Cursor
 from dynoscope.schema import TABLES
-from tests.dashboard.runs import WrittenRun
+from tests.dashboard.runs import WrittenRun, columns_of
+
+COLUMNS = [c.name for c in TABLES["layers"].columns if c.role != "key"]
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def assert_equals_run(state: RunState, path: Path) -> None:
     run = open_run(path)
     for name in (*run.layer_names, *run.roll_ups):
         frame = run.layers(layer=name)
-        steps, columns = state.columns_of(name)
+        steps, columns = columns_of(state, name, COLUMNS)
         np.testing.assert_array_equal(steps, frame["step"])
-        for column in state.layers.columns:
+        for column in COLUMNS:
             # Roll-ups are worked out in float64 here and there: equal but for order.
             np.testing.assert_allclose(
                 columns[column], frame[column], rtol=1e-12, err_msg=f"{name} {column}"
@@ -44,20 +46,20 @@ def assert_equals_run(state: RunState, path: Path) -> None:
     for table, frame in (
         ("neurons", run.neurons()), ("normalization", run.normalization())
     ):  # fmt: skip
-        history = getattr(state, table)
-        for at, layer in enumerate(history.names):
+        for layer in state.curves[table]:
             of_layer = frame[frame["layer"] == layer]
             for column in TABLES[table].names("measured"):
-                expected = of_layer[column].to_numpy()
-                if column.startswith("revived"):
-                    expected = np.cumsum(expected)
-                np.testing.assert_array_equal(history.column(column)[:, at], expected)
+                held = state.held(table, layer, [column])[column]
+                np.testing.assert_array_equal(held.buckets.mean, of_layer[column])
     scalars = run.scalars()
-    for name in scalars["name"].unique():
+    assert state.scalars == set(scalars["name"])
+    for name in state.scalars:
         of_name = scalars[scalars["name"] == name]
-        np.testing.assert_array_equal(state.scalars[name].steps, of_name["step"])
-        np.testing.assert_array_equal(state.scalars[name].values, of_name["value"])
-    np.testing.assert_array_equal(state.groups.column("lr")[:, 0], run.groups()["lr"])
+        held = state.held("scalars", name, ["value"])["value"]
+        np.testing.assert_array_equal(held.steps, of_name["step"])
+        np.testing.assert_array_equal(held.buckets.mean, of_name["value"])
+    held = state.held("groups", 0, ["lr"])["lr"]
+    np.testing.assert_array_equal(held.buckets.mean, run.groups()["lr"])
 
 
 def test_first_look_equals_the_run(written: WrittenRun) -> None:
@@ -69,7 +71,7 @@ def test_first_look_equals_the_run(written: WrittenRun) -> None:
 def test_refreshes_equal_a_full_read(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
-    state.columns_of("*")  # so that the cached roll-up has to grow
+    assert_equals_run(state, written.path)  # so that all that is held has to grow
     for steps, flush in ((3, False), (1, True), (5, False), (2, True)):
         written.write(steps)
         if flush:
@@ -83,27 +85,34 @@ def test_refresh_reads_only_what_is_new(
 ) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
-    assert rows_read["layers"] == 40 * 3
+    assert "layers" not in rows_read  # nobody has looked at one
+    columns_of(state, "a.weight")
+    assert rows_read["layers"] == 20 * 3  # the journal
     version = state.version
     state.refresh()
-    assert rows_read["layers"] == 40 * 3
+    assert rows_read["layers"] == 20 * 3
     assert state.version == version
     written.write(2)
     state.refresh()
-    assert rows_read["layers"] == 42 * 3
-    assert rows_read["scalars"] == 42 * 2
+    assert rows_read["layers"] == 22 * 3
+    assert rows_read["scalars"] == 22 * 2
     assert state.version > version
 
 
-def test_long_runs_are_taken_in_by_helpings(
-    written: WrittenRun, rows_read: dict[str, int], monkeypatch: pytest.MonkeyPatch
+def test_what_nobody_looks_at_is_let_go(
+    written: WrittenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "ROWS", 1)
+    monkeypatch.setattr(tracks_module, "PATIENCE", 2)
     state = RunState(open_run(written.path))
-    assert not state.refresh(seconds=0)
-    assert rows_read["layers"] == 20 * 3  # the part, and not the journal after it
-    assert state.refresh()
-    assert_equals_run(state, written.path)
+    state.refresh()
+    columns_of(state, "a.weight")
+    for _ in range(6):
+        written.write(1)
+        state.refresh()
+        columns_of(state, "a.bias")
+    assert len(list(state.tracks)) == 1
+    steps, _ = columns_of(state, "a.weight")
+    assert steps.tolist() == list(range(46))
 
 
 def test_cost_is_mean_and_share_of_the_time(written: WrittenRun) -> None:
@@ -136,9 +145,11 @@ def test_a_layer_whose_optimizer_did_not_step_has_no_gaps(tmp_path: Path) -> Non
     state = RunState(dynoscope.open_run(tmp_path / "run"))
     assert state.refresh()
     for layer, wanted in (("0.0.weight", range(6)), ("1.0.weight", range(1, 6, 2))):
-        steps, columns = state.columns_of(layer)
+        steps, columns = columns_of(state, layer, ["angular_update"])
         assert steps.tolist() == list(wanted)
         assert np.isfinite(columns["angular_update"]).all()
-    revived = state.normalization.column("revived")
+    assert state.curves["normalization"] == ["0.1.bias", "1.1.bias"]
+    held = state.held("normalization", "0.1.bias", ["revived"])["revived"]
+    revived = held.all_buckets.mean
     assert np.isfinite(revived[1::2]).all()
     assert np.isnan(revived[0::2, 1]).all()

@@ -8,7 +8,7 @@ import pytest
 
 from dynoscope.dashboard import store as store_module
 from dynoscope.dashboard.store import Store
-from tests.dashboard.runs import WrittenRun
+from tests.dashboard.runs import WrittenRun, columns_of
 
 MakeRun = Callable[..., WrittenRun]
 
@@ -101,7 +101,7 @@ def test_the_end_of_a_run_is_read(written: WrittenRun) -> None:
     store.refresh(["one"])  # still thinks that it runs
     store.scan()
     store.refresh(["one"])
-    assert len(store.states(["one"])["one"].layers) == 45
+    assert len(columns_of(store.states(["one"])["one"], "a.weight")[0]) == 45
     assert not store.is_live(["one"])
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_was_replaced_starts_afresh(
     make_run(written.path).write(3)
     store.scan()
     store.refresh(["one"])
-    assert len(store.states(["one"])["one"].layers) == 3
+    assert len(columns_of(store.states(["one"])["one"], "a.weight")[0]) == 3
 
 
 def test_only_so_many_runs_stay_in_memory(
@@ -141,7 +141,7 @@ def test_pages_share_one_state(written: WrittenRun) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(store.states(["one"])["one"].layers) == 40
+    assert len(columns_of(store.states(["one"])["one"], "a.weight")[0]) == 40
 
 
 def test_a_manifest_that_lacks_something_is_named(tmp_path: Path) -> None:

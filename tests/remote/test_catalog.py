@@ -16,7 +16,7 @@ from dynoscope.remote import catalog as catalog_module
 from dynoscope.remote.catalog import Catalog
 from dynoscope.remote.store import Store, joined
 from dynoscope.remote.upload import Upload
-from tests.dashboard.runs import WrittenRun
+from tests.dashboard.runs import WrittenRun, columns_of
 from tests.remote.stores import Proxy
 from tests.remote.test_store import Uri
 
@@ -97,14 +97,14 @@ def test_the_dashboard_follows(tmp_path: Path, s3: Uri, proxy: Proxy) -> None:
     assert [(row["id"], row["status"]) for row in runs.rows()] == [("one", "running")]
     runs.refresh(["one"])
     state = runs.states(["one"])["one"]
-    assert state.layers.steps.tolist() == [0, 1, 2]
+    assert columns_of(state, "a.weight")[0].tolist() == [0, 1, 2]
     run.write(2)
     run.end()
     run.send()
     runs.scan()
     runs.refresh(["one"])
     assert runs.rows()[0]["status"] == "finished"
-    assert state.layers.steps.tolist() == [0, 1, 2, 3, 4]
+    assert columns_of(state, "a.weight")[0].tolist() == [0, 1, 2, 3, 4]
     assert not runs.is_live(["one"])
     proxy.be("denied")
     runs.scan()

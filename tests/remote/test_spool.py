@@ -20,6 +20,7 @@ from dynoscope.errors import DynoscopeWarning, RunExistsError, StoreError
 from dynoscope.remote.places import spools_of
 from dynoscope.remote.push import push
 from dynoscope.remote.store import Store
+from tests.dashboard.runs import columns_of
 from tests.networks import OPTIMIZERS, MixedNet, train
 from tests.remote.stores import Proxy, free_port
 
@@ -105,7 +106,7 @@ def test_a_live_run_is_followed(s3: Uri) -> None:
     def has_arrived(step: int) -> bool:
         states[:] = states or [RunState(dynoscope.open_run(uri))]
         states[0].refresh()
-        return len(states[0].layers) == step
+        return len(columns_of(states[0], states[0].layer_names[0])[0]) == step
 
     def look(step: int) -> None:
         if step % 5 == 0:
@@ -116,9 +117,11 @@ def test_a_live_run_is_followed(s3: Uri) -> None:
     (state,) = states
     state.refresh()
     frame = state.run.layers("weight_norm")
-    assert state.layers.steps.tolist() == list(range(15))
-    norms = state.layers.column("weight_norm")
-    assert norms.ravel().tolist() == frame["weight_norm"].tolist()
+    for layer in state.layer_names:
+        steps, columns = columns_of(state, layer)
+        assert steps.tolist() == list(range(15))
+        norms = frame[frame["layer"] == layer]["weight_norm"]
+        assert columns["weight_norm"].tolist() == norms.tolist()
 
 
 def test_a_store_that_is_down_slows_nothing(

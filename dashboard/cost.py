@@ -1,0 +1,84 @@
+"""What was logged, by name; and dynoscope's own cost, which is logged, too."""
+
+from typing import Final
+
+import numpy as np
+import pyarrow.compute as pc
+
+from dynoscope.reader import Run
+
+__all__ = ["COST", "Cost", "Logged"]
+
+COST: Final = "dynoscope/hook_seconds"
+"""The scalar that holds what the hooks cost the training thread."""
+
+
+class Cost:
+    """What the hooks cost the training thread, over the run so far."""
+
+    def __init__(self) -> None:
+        self._seconds, self._steps = 0.0, 0
+        self._began, self._ended = np.inf, -np.inf
+
+    def add(self, seconds: float, steps: int) -> None:
+        """Add what so many measured steps cost together."""
+        self._seconds += seconds
+        self._steps += steps
+
+    def note(self, wall_time: np.ndarray) -> None:
+        """Take note of when measured steps ended."""
+        if len(wall_time):
+            self._began = min(self._began, float(wall_time.min()))
+            self._ended = max(self._ended, float(wall_time.max()))
+
+    @property
+    def per_step(self) -> float | None:
+        """Mean seconds per measured step; None before the first one."""
+        return self._seconds / self._steps if self._steps else None
+
+    @property
+    def share(self) -> float | None:
+        """Share of the time from the first measured step to the last one."""
+        elapsed = self._ended - self._began
+        return self._seconds / elapsed if elapsed > 0 else None
+
+
+class Logged:
+    """Which names were logged, and what the hooks cost.
+
+    Args:
+        run: the run.
+
+    Attributes:
+        names: in no order.
+        cost: the cost.
+    """
+
+    def __init__(self, run: Run) -> None:
+        wanted = ["value", "wall_time"]
+        found, self._cursor = run.follow(wanted, points=1, table="scalars")
+        coarse, self.cost = found["value"], Cost()
+        self.names: set[str] = set(coarse.names)
+        if COST in coarse.names:
+            known = coarse.count[:, coarse.names.index(COST)]
+            mean = coarse.mean[:, coarse.names.index(COST)]
+            self.cost.add(float(np.nansum(mean * known)), int(known.sum()))
+            # Times are not in levels: those of the first and last step are read.
+            for step in (int(coarse.step[0]), run.last_step or 0):
+                ends = run.rows("scalars", ["wall_time"], [COST], (step, step + 1))
+                self.cost.note(ends["wall_time"].to_numpy())
+        self.poll()
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read."""
+        return list(self._cursor.problems.values())
+
+    def poll(self) -> bool:
+        """Take in what is new; whether there was anything."""
+        rows = self._cursor.poll()
+        self.names.update(pc.unique(rows["name"]).to_pylist())
+        of_cost = rows.filter(pc.equal(rows["name"], COST))
+        self.cost.add(float(of_cost["value"].to_numpy().sum()), len(of_cost))
+        self.cost.note(of_cost["wall_time"].to_numpy())
+        return len(rows) > 0
