@@ -3,14 +3,19 @@
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynoscope.reader import Run
+from dynoscope.reader import Overview, Run
 
 __all__ = ["COST", "Cost", "Logged"]
 
 COST: Final = "dynoscope/hook_seconds"
 """The scalar that holds what the hooks cost the training thread."""
+
+
+NEAR: Final = 64
+"""Steps at either end of a run in which its times are looked for."""
 
 
 class Cost:
@@ -55,17 +60,22 @@ class Logged:
     """
 
     def __init__(self, run: Run) -> None:
-        wanted = ["value", "wall_time"]
-        found, self._cursor = run.follow(wanted, points=1, table="scalars")
-        coarse, self.cost = found["value"], Cost()
-        self.names: set[str] = set(coarse.names)
-        if COST in coarse.names:
-            known = coarse.count[:, coarse.names.index(COST)]
-            mean = coarse.mean[:, coarse.names.index(COST)]
-            self.cost.add(float(np.nansum(mean * known)), int(known.sum()))
+        beside = ["wall_time"]
+        found = run.follow(["value"], points=1, table="scalars", beside=beside)
+        self._cursor, self.cost = found.cursor, Cost()
+        self.names: set[str] = set()
+        starts: list[int] = []
+        for piece in found.pieces:
+            if isinstance(piece, pa.Table):
+                self._add(piece)
+                starts += [pc.min(piece["step"]).as_py()] if len(piece) else []
+            else:
+                self._add_levels(piece["value"])
+                starts += piece["value"].step[:1].tolist()
+        if COST in self.names:
             # Times are not in levels: those of the first and last step are read.
-            for step in (int(coarse.step[0]), run.last_step or 0):
-                ends = run.rows("scalars", ["wall_time"], [COST], (step, step + 1))
+            for step in (min(starts), (run.last_step or 0) - NEAR):
+                ends = run.rows("scalars", beside, [COST], (step, step + NEAR + 1))
                 self.cost.note(ends["wall_time"].to_numpy())
         self.poll()
 
@@ -77,8 +87,20 @@ class Logged:
     def poll(self) -> bool:
         """Take in what is new; whether there was anything."""
         rows = self._cursor.poll()
+        of_cost = self._add(rows)
+        self.cost.note(of_cost["wall_time"].to_numpy())
+        return len(rows) > 0
+
+    def _add(self, rows: pa.Table) -> pa.Table:
+        """Take in rows; those of the cost."""
         self.names.update(pc.unique(rows["name"]).to_pylist())
         of_cost = rows.filter(pc.equal(rows["name"], COST))
         self.cost.add(float(of_cost["value"].to_numpy().sum()), len(of_cost))
-        self.cost.note(of_cost["wall_time"].to_numpy())
-        return len(rows) > 0
+        return of_cost
+
+    def _add_levels(self, coarse: Overview) -> None:
+        self.names.update(coarse.names)
+        if COST in coarse.names:
+            known = coarse.count[:, coarse.names.index(COST)]
+            mean = coarse.mean[:, coarse.names.index(COST)]
+            self.cost.add(float(np.nansum(mean * known)), int(known.sum()))

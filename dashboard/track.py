@@ -56,7 +56,6 @@ class Track:
         steps: first step of each bucket, shape (buckets,), int64.
         exponent: how wide buckets are, as a power of two.
         last_step: the newest step, -1 if there is none; of levels, an upper bound.
-        problems: what could not be read, by file.
     """
 
     def __init__(
@@ -96,6 +95,11 @@ class Track:
         return bool((self._buckets.known <= 1).all())
 
     @property
+    def problems(self) -> list[str]:
+        """What could not be read."""
+        return [*self._problems, *self._cursor.problems.values()]
+
+    @property
     def columns(self) -> list[str]:
         """Names of the columns that are held."""
         return self._columns
@@ -123,50 +127,56 @@ class Track:
         return self._take_in(rows)
 
     def _load(self) -> None:
-        found, self._cursor = self._run.follow(
+        found = self._run.follow(
             self._read,
             self._names,
-            self._window,
+            self._window and slice(*self._window),
             self._points,
             table=self._table,
             among=self._among,
             exact=self._exact,
             only_means=self._made is not None,
         )
-        coarse = found[self._read[0]]
-        self.problems = self._cursor.problems
-        self.problems |= {problem: problem for problem in coarse.problems}
-        self.exponent = coarse.width.bit_length() - 1
-        self.steps, self._last = coarse.step, None
-        self._is_over = False
-        self.last_step = self._end(coarse)
-        self._buckets = self._history(found)
-        self._fit()
+        self._cursor, self.exponent = found.cursor, found.exponent
+        self._problems = found.problems
+        self.steps, self.last_step = np.empty(0, np.int64), -1
+        self._last, self._is_over = None, False
+        nothing = self._arranged(
+            {name: np.empty((0, len(self._names))) for name in self._read}
+        )
+        self._buckets = Buckets(nothing, nothing, nothing, nothing.astype(np.int64))
+        for piece in found.pieces:
+            if isinstance(piece, pa.Table):
+                self._take_in(piece)
+            else:
+                self._join_levels(piece)
+        if self._last is None and len(self):
+            self.last_step = min(self.last_step, self._run.last_step or 0)
         self._take_in(self._cursor.poll())
 
-    def _end(self, coarse: Overview) -> int:
+    def _join_levels(self, found: Mapping[str, Overview]) -> None:
+        """Buckets of one file."""
+        coarse = found[self._read[0]]
         if not len(coarse.step):
-            return -1
-        last = int(coarse.step[-1]) | (coarse.width - 1)
-        return last if coarse.width == 1 else min(last, self._run.last_step or 0)
-
-    def _history(self, found: Mapping[str, Overview]) -> Buckets:
-        """What has been read, in arrays of buckets x columns x curves."""
+            return
         if self._made is None:
-            self._columns = self._read
             parts = [found[name] for name in self._read]
-            return Buckets(
+            buckets = Buckets(
                 np.stack([part.min for part in parts], axis=1),
                 np.stack([part.mean for part in parts], axis=1),
                 np.stack([part.max for part in parts], axis=1),
                 np.stack([part.count for part in parts], axis=1),
             )
-        values = self._arranged({name: part.mean for name, part in found.items()})
-        counts = found[self._read[0]].count
-        if values.shape[2] != counts.shape[1]:
-            counts = counts.max(axis=1, keepdims=True)
-        known = np.where(np.isnan(values), 0, counts[:, None])
-        return Buckets(values, values, values, known)
+        else:
+            values = self._arranged({name: part.mean for name, part in found.items()})
+            counts = coarse.count
+            if values.shape[2] != counts.shape[1]:
+                counts = counts.max(axis=1, keepdims=True)
+            known = np.where(np.isnan(values), 0, counts[:, None])
+            buckets = Buckets(values, values, values, known)
+        self._join(coarse.step, buckets)
+        end = int(coarse.step[-1]) | (coarse.width - 1)
+        self.last_step, self._last = max(self.last_step, end), None
 
     def _arranged(self, arrays: Mapping[str, FloatArray]) -> FloatArray:
         """Columns as they are held, in one array of steps x columns x curves."""
@@ -186,7 +196,8 @@ class Track:
         known = (~np.isnan(values)).astype(np.int64)
         self._join(steps, Buckets(values, values, values, known))
         self.last_step = max(self.last_step, int(steps.max()))
-        self._last = _newer(values, self._last)
+        if self._last is not None or len(self) <= len(steps):
+            self._last = _newer(values, self._last)
         return True
 
     def _values(self, rows: pa.Table) -> tuple[np.ndarray, FloatArray]:

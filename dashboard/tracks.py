@@ -150,7 +150,7 @@ class Tracks:
     @property
     def problems(self) -> list[str]:
         """What could not be read."""
-        return [problem for track in self for problem in track.problems.values()]
+        return [problem for track in self for problem in track.problems]
 
     def _keep(self, key: _Key, tracks: list[Track]) -> None:
         self._kept.pop(key, None)

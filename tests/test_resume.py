@@ -18,6 +18,7 @@ from dynoscope.dashboard import store as store_module
 from dynoscope.dashboard.store import Store
 from dynoscope.errors import RunExistsError, UnwatchableError
 from dynoscope.schema import TABLES
+from tests.dashboard.runs import columns_of
 from tests.networks import OPTIMIZERS, MixedNet, train
 from tests.resume.training import SAVED, STEPS, Training, watched
 
@@ -381,8 +382,8 @@ def test_an_open_dashboard_shows_the_resumed_run(
     def look() -> list[int]:
         store.scan()
         store.refresh(["run"])
-        steps: list[int] = store.states(["run"])["run"].layers.steps.tolist()
-        return steps
+        steps, _ = columns_of(store.states(["run"])["run"], "stem.0.weight")
+        return [*map(int, steps)]
 
     assert look() == [0, 1, 2, 3, 4, 5]
     seen = []

@@ -2,27 +2,55 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from dynoscope.reader.files import read_nothing
+from dynoscope.reader.cursor import Cursor
+from dynoscope.reader.files import completed, read_nothing
 from dynoscope.reader.footers import EVERYTHING, Window
-from dynoscope.reader.levels import FINE_ROWS, Overview, exponent_of, reduced
+from dynoscope.reader.levels import FINE_ROWS, Overview, exponent_of, level_of, reduced
 from dynoscope.reader.sources import Source, retried, sources_in
 
-__all__ = ["Settled", "rows_in", "settled"]
+__all__ = ["Followed", "Settled", "rows_in", "settled"]
+
+MEANS_ROWS: Final = 1 << 18
+"""Rows of levels that are read of which only means are wanted: as a rule, those of many
+curves, for one."""
+
+Piece: TypeAlias = pa.Table | dict[str, Overview]
+"""What is in a file: its rows, in any order, or each metric in buckets."""
+
+
+class Followed(NamedTuple):
+    """Some curves up to now, and what comes after that.
+
+    Attributes:
+        pieces: rows, or each metric in buckets: of one file after the other.
+        exponent: buckets are 2**exponent steps wide; if it is 0, there are none.
+        problems: what could not be read.
+        cursor: what comes then; it begins with what is in the journal.
+    """
+
+    pieces: list[Piece]
+    exponent: int
+    problems: list[str]
+    cursor: Cursor
 
 
 class Settled(NamedTuple):
     """What the files of a table hold to which nothing is added any more.
 
     Attributes:
-        overviews: each metric in buckets, all of one width.
+        pieces: see `Followed`.
+        exponent: how wide buckets are.
+        problems: what could not be read.
         number: of the first file after them: where a cursor is to start.
     """
 
-    overviews: dict[str, Overview]
+    pieces: list[Piece]
+    exponent: int
+    problems: list[str]
     number: int
 
 
@@ -39,8 +67,8 @@ def settled(
 ) -> Settled:
     """Metrics of all files but a journal that may be growing.
 
-    They are rows as they were recorded if that is few enough of them, else minimum,
-    mean and maximum of buckets.
+    Levels are read where there are more measured steps than can be shown, of files
+    that have some.
 
     Args:
         folder: the table's folder.
@@ -53,7 +81,7 @@ def settled(
         only_means: whether minimum and maximum may be the mean instead.
     """
     asked = window._replace(curves=names)
-    is_loose = names is not None and len(names) == among
+    is_loose = names is None or len(names) == among
     most = points if exact is None else exact
 
     def look() -> Settled:
@@ -64,13 +92,23 @@ def settled(
             number = sources.pop().file.number
         near = sum(source.rows_near(asked) for source in sources)
         measured = min(near, _rows_near(sources, window) // among)
-        if measured <= most and near <= FINE_ROWS:
-            exponent = 0
-        else:
-            exponent = exponent_of(sources, asked, points)
+        is_short = measured <= most and near <= FINE_ROWS
+        limit = MEANS_ROWS if only_means else FINE_ROWS
+        exponent = 0 if is_short else exponent_of(sources, asked, points, limit)
         loose = asked._replace(is_loose=is_loose)
-        found = reduced(sources, metrics, names, loose, exponent, problems, only_means)
-        return Settled(found, number)
+        pieces: list[Piece] = []
+        for source in sources:
+            if level_of(source, exponent) is None:
+                wanted = ["step", source.key, *metrics]
+                rows = source.read(wanted, loose, problems)
+                pieces.append(_completed(rows, folder.name, wanted))
+            else:
+                found = reduced(
+                    *([source], metrics, names, loose, exponent, problems),
+                    only_means=only_means,
+                )
+                pieces.append(found)
+        return Settled(pieces, exponent, problems, number)
 
     return retried(folder, look)
 
@@ -87,19 +125,20 @@ def rows_in(
         window: which steps.
     """
     asked = window._replace(curves=names)
-    schema = read_nothing(folder.name, columns).schema
 
     def look() -> pa.Table:
-        pieces = [schema.empty_table()]
+        pieces = [read_nothing(folder.name, columns)]
         for source in sources_in(folder, []):
             if source.footer is None or source.rows_near(asked):
                 rows = source.read(columns, asked, [])
-                pieces.append(
-                    rows.select([n for n in columns if n in rows.column_names])
-                )
-        return pa.concat_tables(pieces, promote_options="permissive")
+                pieces.append(_completed(rows, folder.name, columns))
+        return pa.concat_tables(pieces)
 
     return retried(folder, look)
+
+
+def _completed(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
+    return completed(rows, read_nothing(table, columns).schema)
 
 
 def _rows_near(sources: Sequence[Source], window: Window) -> int:

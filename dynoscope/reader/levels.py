@@ -25,6 +25,7 @@ __all__ = [
     "exponent_for",
     "exponent_of",
     "in_buckets",
+    "level_of",
     "overviews",
     "reduced",
 ]
@@ -185,7 +186,7 @@ def exponent_of(
     return choices[costs.index(min(costs)) if enough is None else enough]
 
 
-def _level(source: Source, exponent: int) -> int | None:
+def level_of(source: Source, exponent: int) -> int | None:
     """The level to read for buckets of 2**exponent steps; None: all rows."""
     known = source.levels.levels if source.levels is not None else []
     return max((level for level in known if level <= exponent), default=None)
@@ -193,7 +194,7 @@ def _level(source: Source, exponent: int) -> int | None:
 
 def _cost(source: Source, exponent: int, window: Window) -> int:
     """Rows that are looked at for buckets of 2**exponent steps."""
-    level = _level(source, exponent)
+    level = level_of(source, exponent)
     if level is not None and source.levels is not None:
         return source.levels.rows_near(window, level)
     return source.rows_near(window)
@@ -207,7 +208,7 @@ def _piece(
     problems: list[str],
     only_means: bool,
 ) -> _Piece:
-    level = _level(source, exponent)
+    level = level_of(source, exponent)
     if level is not None and source.levels is not None:
         kept = _KEPT if only_means else _ALL
         return _read_level(source.levels, level, source.key, metrics, window, kept)

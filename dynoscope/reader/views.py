@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.reader.cursor import Cursor
-from dynoscope.reader.follow import rows_in, settled
+from dynoscope.reader.follow import Followed, rows_in, settled
 from dynoscope.reader.levels import Overview, overviews
 from dynoscope.reader.query import run_query
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_ups_of
@@ -151,11 +151,11 @@ class Views(abc.ABC):
         among: int = 1,
         exact: int | None = None,
         only_means: bool = False,
-    ) -> tuple[dict[str, Overview], Cursor]:
+        beside: Sequence[str] = (),
+    ) -> Followed:
         """Some curves up to now, and a cursor for what comes after that.
 
         No row is in both, and none is missing, while the run is written and sealed.
-        The cursor begins with what is in the journal.
 
         Args:
             metrics: numbers of the table.
@@ -167,23 +167,18 @@ class Views(abc.ABC):
             among: how many curves the table has, if that is known.
             exact: measured steps up to which all are given, `points` if None.
             only_means: whether minimum and maximum may be the mean instead.
+            beside: further columns that the cursor is to give.
         """
         self._bring(table)
         columns = [metric_of(metric, table).name for metric in metrics]
         folder, window = self.folder / table, window_of(steps)
-        found, number = settled(
-            folder,
-            columns,
-            names,
-            window,
-            points,
-            among,
-            exact,
+        found = settled(
+            *(folder, columns, names, window, points, among, exact),
             only_means=only_means,
         )
-        key = SORTED_BY.get(table, "layer")
-        wanted = list(dict.fromkeys(["step", key, *columns]))
-        return found, Cursor(self.folder, table, self._bring, wanted, number)
+        wanted = ["step", SORTED_BY.get(table, "layer"), *columns, *beside]
+        cursor = Cursor(self.folder, table, self._bring, wanted, found.number)
+        return Followed(found.pieces, found.exponent, found.problems, cursor)
 
     def rows(
         self,

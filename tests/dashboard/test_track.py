@@ -1,6 +1,5 @@
 """A track against a plain recomputation from all rows."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from dynoscope import open_run
-from dynoscope.dashboard.track import Track
+from dynoscope.dashboard.track import Steps, Track
 from dynoscope.recorder.journal import TableWriter
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.sealing import compact
@@ -21,14 +21,14 @@ class Logged:
     """Rows of `scalars`, written in helpings."""
 
     def __init__(self, path: Path, name: str = "loss") -> None:
-        run = WrittenRun(path)
-        self.path, self._name = run.path, name
-        self._writer = TableWriter(run.path, "scalars")
+        self.run = WrittenRun(path)
+        self.path, self._name = self.run.path, name
+        self._writer = TableWriter(self.path, "scalars")
 
-    def write(self, steps: Sequence[int], values: Sequence[float]) -> None:
+    def write(self, steps: ArrayLike, values: ArrayLike) -> None:
         columns = {
-            "step": steps, "wall_time": np.zeros(len(steps)),
-            "name": [self._name] * len(steps), "value": values,
+            "step": np.asarray(steps), "wall_time": np.zeros(np.size(steps)),
+            "name": [self._name] * np.size(steps), "value": np.asarray(values),
         }  # fmt: skip
         schema = arrow_schema("scalars")
         self._writer.append(
@@ -38,9 +38,10 @@ class Logged:
     def flush(self) -> None:
         self._writer.flush()
 
-    def track(self, points: int, **options: tuple[int, int]) -> Track:
+    def track(self, points: int, window: Steps | None = None) -> Track:
         run = open_run(self.path)
-        return Track(run, "scalars", ["value"], ["loss"], points=points, **options)
+        names = ["loss"]
+        return Track(run, "scalars", ["value"], names, points=points, window=window)
 
     def close(self) -> None:
         self._writer.abandon()
@@ -110,7 +111,7 @@ def test_the_newest_number_is_exact_in_a_sealed_run(tmp_path: Path) -> None:
     values = np.random.default_rng(0).lognormal(size=100_000)
     logged.write(np.arange(100_000), values)
     logged.flush()
-    logged.close()
+    logged.run.end()
     compact(logged.path)
     track = logged.track(100)
     assert not track.is_exact
