@@ -1,12 +1,13 @@
 """What was logged, by name; and dynoscope's own cost, which is logged, too."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynoscope.reader import Overview, Run
+from dynoscope.reader import Overview, Piece, Run
 
 __all__ = ["COST", "Cost", "Logged"]
 
@@ -59,25 +60,33 @@ class Logged:
         cost: the cost.
     """
 
+    cost: Cost
+    names: set[str]
+
     def __init__(self, run: Run) -> None:
         beside = ["wall_time"]
-        found = run.follow(["value"], points=1, table="scalars", beside=beside)
-        self._cursor, self.cost = found.cursor, Cost()
-        self.names: set[str] = set()
+        first, _, self._cursor = run.follow(
+            self._begin, ["value"], points=1, table="scalars", beside=beside
+        )
+        if first is not None and COST in self.names:
+            # Times are not in levels: those of the first and last step are read.
+            for step in (first, (run.last_step or 0) - NEAR):
+                ends = run.rows("scalars", beside, [COST], (step, step + NEAR + 1))
+                self.cost.note(ends["wall_time"].to_numpy())
+        self.poll()
+
+    def _begin(self, pieces: Iterable[Piece], _: int) -> int | None:
+        """Take in what was there before; the first step, if there is any."""
+        self.cost, self.names = Cost(), set()
         starts: list[int] = []
-        for piece in found.pieces:
+        for piece in pieces:
             if isinstance(piece, pa.Table):
                 self._add(piece)
                 starts += [pc.min(piece["step"]).as_py()] if len(piece) else []
             else:
                 self._add_levels(piece["value"])
                 starts += piece["value"].step[:1].tolist()
-        if COST in self.names:
-            # Times are not in levels: those of the first and last step are read.
-            for step in (min(starts), (run.last_step or 0) - NEAR):
-                ends = run.rows("scalars", beside, [COST], (step, step + NEAR + 1))
-                self.cost.note(ends["wall_time"].to_numpy())
-        self.poll()
+        return min(starts, default=None)
 
     @property
     def problems(self) -> list[str]:

@@ -92,7 +92,6 @@ def _total(part: Part, is_count: bool) -> Part:
 
 def _over(style: Curve, *parts: Part) -> list[Curve]:
     whole, *fine = (
-        dataclasses.replace(drawn(style, part, only_means=True), spread=None)
-        for part in parts
+        dataclasses.replace(drawn(style, part), spread=None) for part in parts
     )
     return joined(whole, fine[0]) if fine else [whole]

@@ -33,19 +33,14 @@ def curves_of(
         state: the run.
         table: the table.
         name: a layer, a group, a name.
-        styles: how each column is drawn; broken lines show means of many steps.
+        styles: how each column is drawn.
         window: what is zoomed into; None for nothing.
     """
     found = []
     parts = parts_of(state, table, name, list(styles), window)
     for column, each in parts.items():
-        is_mean = table == "layers" and styles[column].dash != "solid"
         whole, *fine = (
-            drawn(
-                styles[column],
-                _gapless(part) if table in _GAPLESS else part,
-                only_means=is_mean,
-            )
+            drawn(styles[column], _gapless(part) if table in _GAPLESS else part)
             for part in each
         )
         found += joined(whole, fine[0]) if fine else [whole]

@@ -31,10 +31,10 @@ POINTS: Final = 1000
 """Points of a curve on the screen: about one a pixel."""
 
 HOVER: Final = "%{y:.4g}"
-SPREAD: Final = (
-    "%{{customdata[1]:.4g}} (%{{customdata[0]:.4g}} to %{{customdata[2]:.4g}}) "
-    "in {:,} steps"
-)
+SPREAD: Final = "%{y:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})"
+
+RUNS: Final = 8
+"""Stretches of a spread that are drawn apart, most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Curve:
         values: shape (n,).
         dash: plotly's dash style; predictions are dashed.
         width: in pixels.
-        span: steps that a point stands for.
-        spread: smallest value, mean and largest value of these, shape (n, 3).
+        spread: between what the values lie of which these are means, shape (n, 2);
+            shaded if the line is solid.
         last: the newest number, if it is not the last of the values.
         is_named: whether it has a place of its own in the legend.
     """
@@ -60,7 +60,6 @@ class Curve:
     values: np.ndarray
     dash: str = "solid"
     width: float = 1.6
-    span: int = 1
     spread: np.ndarray | None = None
     last: float | None = None
     is_named: bool = True
@@ -118,11 +117,17 @@ def curves_figure(
         legend: whether to show names.
     """
     traces = [trace for band in bands[::-1] for trace in _band_traces(band)]
-    traces += [_line_trace(curve) for curve in curves[::-1]]
     values = [curve.values for curve in curves] + [band.high for band in bands]
     decades = _decades(values) if log else None
+    for curve in curves[::-1]:
+        traces += _spread_traces(curve, is_log=decades is not None)
+    traces += [_line_trace(curve) for curve in curves[::-1]]
     layout = scheme.layout(
-        xaxis={"title": {"text": "step"}, "rangemode": "tozero"},
+        xaxis={
+            "title": {"text": "step"},
+            "rangemode": "tozero",
+            "hoverformat": ",d",
+        },
         yaxis={
             **({"type": "linear", "nticks": 6} if decades is None else _log(decades)),
         },
@@ -168,10 +173,36 @@ def _line_trace(curve: Curve) -> dict[str, Any]:
     }
     if not curve.is_named:
         trace["showlegend"] = False
-    if curve.spread is not None:
+    if curve.spread is not None and curve.dash == "solid":
         trace["customdata"] = packed(curve.spread[kept].astype(np.float32))
-        trace["hovertemplate"] = SPREAD.format(curve.span)
+        trace["hovertemplate"] = SPREAD
     return trace
+
+
+def _spread_traces(curve: Curve, *, is_log: bool) -> list[dict[str, Any]]:
+    """Where the values lie of which a curve shows the mean."""
+    if curve.spread is None or curve.dash != "solid":
+        return []
+    low, high = curve.spread.T
+    if is_log:  # what is not positive has no place there
+        low = np.where(low > 0, low, curve.values)
+    known = np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not is_log))
+    places = np.flatnonzero(known)
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0, "color": curve.color},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    fill = {"fill": "tonexty", "fillcolor": translucent(curve.color, 0.3)}
+    return [
+        {**edge, **style, "name": f"{curve.name} {end}",
+         "x": packed(curve.steps[run]), "y": packed(values[run])}
+        for run in (runs if len(runs) <= RUNS else [places])
+        for style, end, values in (({}, "least", low), (fill, "most", high))
+    ]  # fmt: skip
 
 
 def _band_traces(band: Band) -> list[dict[str, Any]]:

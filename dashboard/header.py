@@ -66,7 +66,7 @@ def _facts(state: RunState, row: dict[str, Any]) -> list[Any]:
         _fact("dynoscope's own cost", _cost(state)),
     ]
     if progress["measured"] > POINTS:
-        said = "smallest and largest of many steps; zoom in for every step"
+        said = "mean, least and most of many steps; zoom in for every step"
         facts.append(_fact("shown", said))
     return facts
 

@@ -31,6 +31,9 @@ _ANGLE: Final = (
 )
 HOVER: Final = "%{{y}}<br>around step %{{x:.0f}}<br><b>{}</b><extra></extra>"
 ROW_HEIGHT: Final = 22
+THICK: Final = 6
+"""Pixels of a row from which on there is room for a line between rows."""
+
 HEIGHTS: Final = (220, 820)
 """Least and most height of the map, in pixels."""
 
@@ -65,7 +68,7 @@ def rotation_map(
         "y": names,
         "hoverongaps": False,
         "xgap": 0,
-        "ygap": 1,
+        "ygap": int(height / len(names) > THICK) if names else 1,
         "name": "",
         **(_ratio(ratio, scheme) if has_prediction else _angles(measured)),
     }

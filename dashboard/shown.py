@@ -1,4 +1,4 @@
-"""What a plot shows of a curve: every step of few, the extremes of buckets of many."""
+"""What a plot shows of a curve: every step of few, means and extremes of many."""
 
 import dataclasses
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from dynoscope.metrics.buckets import Buckets, merge, starts_of
 __all__ = ["Part", "drawn", "joined", "part_of"]
 
 BUCKETS: Final = POINTS // 2
-"""Buckets of a curve on the screen, most: each has two points, about one a pixel."""
+"""Buckets of a curve on the screen, most, if they have more than a step each."""
 
 
 class Part(NamedTuple):
@@ -64,28 +64,16 @@ def part_of(held: Held, window: Steps | None = None) -> Part:
     return Part(steps, buckets, 1 << exponent, last)
 
 
-def drawn(curve: Curve, part: Part, *, only_means: bool = False) -> Curve:
-    """A curve with its points.
-
-    Args:
-        curve: how to draw it.
-        part: where it goes.
-        only_means: whether means are enough, since it does not scatter, or is dashed.
-    """
+def drawn(curve: Curve, part: Part) -> Curve:
+    """A curve with its points: means of many steps, and between what these lie."""
     least, mean, most, _ = part.buckets
     if part.span == 1:
         return dataclasses.replace(curve, steps=part.steps, values=mean)
-    ends = [mean, mean] if only_means else [least, most]
-    if not only_means:  # first the one that is nearer to what came before
-        falls = np.diff(mean, prepend=mean[:1]) < 0
-        ends = [np.where(falls, most, least), np.where(falls, least, most)]
-    of = slice(None, None, 2 if only_means else 1)
     return dataclasses.replace(
         curve,
-        steps=np.repeat(part.steps, 2)[of],
-        values=np.stack(ends, axis=1).reshape(-1)[of],
-        span=part.span,
-        spread=np.repeat(np.stack([least, mean, most], axis=1), 2, axis=0)[of],
+        steps=part.steps,
+        values=mean,
+        spread=np.stack([least, most], axis=1),
         last=None if part.last is None else float(part.last),
     )
 
@@ -109,7 +97,7 @@ def joined(whole: Curve, fine: Curve) -> list[Curve]:
 
     spread = None
     if whole.spread is not None:
-        spread = around(whole.spread, np.full((3, 3), np.nan))
+        spread = around(whole.spread, np.full((3, 2), np.nan))
     rest = dataclasses.replace(
         whole,
         steps=around(whole.steps, ends[0]),

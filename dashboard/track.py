@@ -1,6 +1,6 @@
 """Curves of a run that is being written: few buckets, however long it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.buckets import Buckets, merge, starts_of
-from dynoscope.reader import Overview, Run, pivot
+from dynoscope.reader import Overview, Piece, Run, pivot
 from dynoscope.schema.folder import SORTED_BY
 
 __all__ = ["POINTS", "ROWS", "Made", "Steps", "Track"]
@@ -77,6 +77,7 @@ class Track:
         self._key = SORTED_BY.get(table, "layer")
         room = BYTES // max(4 * 8 * len(names) * len(columns), 1)
         self._points = points if made is not None else min(points, max(room, LEAST))
+        self.steps, self.last_step = np.empty(0, np.int64), -1
         self._last: FloatArray | None = None
         self._load()
 
@@ -127,7 +128,8 @@ class Track:
         return self._take_in(rows)
 
     def _load(self) -> None:
-        found = self._run.follow(
+        _, self._problems, self._cursor = self._run.follow(
+            self._begin,
             self._read,
             self._names,
             self._window and slice(*self._window),
@@ -137,22 +139,22 @@ class Track:
             exact=self._exact,
             only_means=self._made is not None,
         )
-        self._cursor, self.exponent = found.cursor, found.exponent
-        self._problems = found.problems
-        self.steps, self.last_step = np.empty(0, np.int64), -1
-        self._last, self._is_over = None, False
-        nothing = self._arranged(
-            {name: np.empty((0, len(self._names))) for name in self._read}
-        )
+        if self._last is None and len(self):
+            self.last_step = min(self.last_step, self._run.last_step or 0)
+        self._take_in(self._cursor.poll())
+
+    def _begin(self, pieces: Iterable[Piece], exponent: int) -> None:
+        """Take in what was there before, file by file."""
+        self.exponent, self._is_over = exponent, False
+        self.steps, self.last_step, self._last = np.empty(0, np.int64), -1, None
+        empty = np.empty((0, len(self._names)))
+        nothing = self._arranged(dict.fromkeys(self._read, empty))
         self._buckets = Buckets(nothing, nothing, nothing, nothing.astype(np.int64))
-        for piece in found.pieces:
+        for piece in pieces:
             if isinstance(piece, pa.Table):
                 self._take_in(piece)
             else:
                 self._join_levels(piece)
-        if self._last is None and len(self):
-            self.last_step = min(self.last_step, self._run.last_step or 0)
-        self._take_in(self._cursor.poll())
 
     def _join_levels(self, found: Mapping[str, Overview]) -> None:
         """Buckets of one file."""

@@ -2,6 +2,7 @@
 
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.find import find_runs
+from dynoscope.reader.follow import Piece
 from dynoscope.reader.levels import Overview
 from dynoscope.reader.run import Run, open_run
 from dynoscope.reader.series import Series
@@ -15,6 +16,7 @@ __all__ = [
     "Block",
     "Cursor",
     "Overview",
+    "Piece",
     "Run",
     "Series",
     "Shelf",

@@ -1,18 +1,17 @@
 """Some curves of a table as they are by now, and a cursor for what comes after that."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import pyarrow as pa
 
-from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.files import completed, read_nothing
 from dynoscope.reader.footers import EVERYTHING, Window
 from dynoscope.reader.levels import FINE_ROWS, Overview, exponent_of, level_of, reduced
 from dynoscope.reader.sources import Source, retried, sources_in
 
-__all__ = ["Followed", "Settled", "rows_in", "settled"]
+__all__ = ["Piece", "Settled", "Take", "rows_in", "settled"]
 
 MEANS_ROWS: Final = 1 << 18
 """Rows of levels that are read of which only means are wanted: as a rule, those of many
@@ -21,41 +20,30 @@ curves, for one."""
 Piece: TypeAlias = pa.Table | dict[str, Overview]
 """What is in a file: its rows, in any order, or each metric in buckets."""
 
+_T = TypeVar("_T")
 
-class Followed(NamedTuple):
-    """Some curves up to now, and what comes after that.
-
-    Attributes:
-        pieces: rows, or each metric in buckets: of one file after the other.
-        exponent: buckets are 2**exponent steps wide; if it is 0, there are none.
-        problems: what could not be read.
-        cursor: what comes then; it begins with what is in the journal.
-    """
-
-    pieces: list[Piece]
-    exponent: int
-    problems: list[str]
-    cursor: Cursor
+Take: TypeAlias = Callable[[Iterator[Piece], int], _T]
+"""Is given the pieces, one file after the other, and the exponent k of their buckets of
+2**k steps, if there are any; anew, from the first one, if files are replaced meanwhile."""
 
 
-class Settled(NamedTuple):
+class Settled(NamedTuple, Generic[_T]):
     """What the files of a table hold to which nothing is added any more.
 
     Attributes:
-        pieces: see `Followed`.
-        exponent: how wide buckets are.
+        taken: what has been made of it.
         problems: what could not be read.
         number: of the first file after them: where a cursor is to start.
     """
 
-    pieces: list[Piece]
-    exponent: int
+    taken: _T
     problems: list[str]
     number: int
 
 
 def settled(
     folder: Path,
+    take: Take[_T],
     metrics: Sequence[str],
     names: Sequence[Any] | None,
     window: Window,
@@ -64,7 +52,7 @@ def settled(
     exact: int | None = None,
     *,
     only_means: bool = False,
-) -> Settled:
+) -> Settled[_T]:
     """Metrics of all files but a journal that may be growing.
 
     Levels are read where there are more measured steps than can be shown, of files
@@ -72,6 +60,7 @@ def settled(
 
     Args:
         folder: the table's folder.
+        take: what to do with them; so they need not be in memory all at once.
         metrics: its columns, numbers.
         names: curves in the order wanted; None for all there are.
         window: which steps.
@@ -84,7 +73,7 @@ def settled(
     is_loose = names is None or len(names) == among
     most = points if exact is None else exact
 
-    def look() -> Settled:
+    def look() -> Settled[_T]:
         problems: list[str] = []
         sources = sources_in(folder, problems)
         number = sources[-1].file.last + 1 if sources else 0
@@ -96,19 +85,16 @@ def settled(
         limit = MEANS_ROWS if only_means else FINE_ROWS
         exponent = 0 if is_short else exponent_of(sources, asked, points, limit)
         loose = asked._replace(is_loose=is_loose)
-        pieces: list[Piece] = []
-        for source in sources:
+
+        def piece(source: Source) -> Piece:
             if level_of(source, exponent) is None:
                 wanted = ["step", source.key, *metrics]
                 rows = source.read(wanted, loose, problems)
-                pieces.append(_completed(rows, folder.name, wanted))
-            else:
-                found = reduced(
-                    *([source], metrics, names, loose, exponent, problems),
-                    only_means=only_means,
-                )
-                pieces.append(found)
-        return Settled(pieces, exponent, problems, number)
+                return _completed(rows, folder.name, wanted)
+            asked_for = metrics, names, loose, exponent, problems
+            return reduced([source], *asked_for, only_means=only_means)
+
+        return Settled(take(map(piece, sources), exponent), problems, number)
 
     return retried(folder, look)
 

@@ -6,13 +6,13 @@ import abc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
 from dynoscope.reader.cursor import Cursor
-from dynoscope.reader.follow import Followed, rows_in, settled
+from dynoscope.reader.follow import Take, rows_in, settled
 from dynoscope.reader.levels import Overview, overviews
 from dynoscope.reader.query import run_query
 from dynoscope.reader.rollup import is_roll_up, members_of, roll_ups_of
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Views"]
+
+_T = TypeVar("_T")
 
 
 class Views(abc.ABC):
@@ -142,6 +144,7 @@ class Views(abc.ABC):
 
     def follow(
         self,
+        take: Take[_T],
         metrics: Sequence[str],
         names: Sequence[Any] | None = None,
         steps: Range = None,
@@ -152,12 +155,15 @@ class Views(abc.ABC):
         exact: int | None = None,
         only_means: bool = False,
         beside: Sequence[str] = (),
-    ) -> Followed:
+    ) -> tuple[_T, list[str], Cursor]:
         """Some curves up to now, and a cursor for what comes after that.
 
         No row is in both, and none is missing, while the run is written and sealed.
 
         Args:
+            take: what to do with what there is: it is given rows, in any order, or
+                overviews by metric, of one file after the other, and the exponent k of
+                their 2**k steps a bucket; anew if files are replaced meanwhile.
             metrics: numbers of the table.
             names: the curves in the order wanted; None for all there are.
             steps: `(start, stop)`, a slice or a range; stop is excluded. The cursor
@@ -168,17 +174,20 @@ class Views(abc.ABC):
             exact: measured steps up to which all are given, `points` if None.
             only_means: whether minimum and maximum may be the mean instead.
             beside: further columns that the cursor is to give.
+
+        Returns:
+            What `take` made of it, what could not be read, and the cursor.
         """
         self._bring(table)
         columns = [metric_of(metric, table).name for metric in metrics]
         folder, window = self.folder / table, window_of(steps)
         found = settled(
-            *(folder, columns, names, window, points, among, exact),
+            *(folder, take, columns, names, window, points, among, exact),
             only_means=only_means,
         )
         wanted = ["step", SORTED_BY.get(table, "layer"), *columns, *beside]
         cursor = Cursor(self.folder, table, self._bring, wanted, found.number)
-        return Followed(found.pieces, found.exponent, found.problems, cursor)
+        return found.taken, found.problems, cursor
 
     def rows(
         self,
