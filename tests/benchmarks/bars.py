@@ -137,6 +137,25 @@ BARS: Final[Sequence[Bar]] = (
         *("long_run", "read, warm", "series", 150),
     ),
     Bar("30 M rows: what is new", "long_run", "read, warm", "poll", 50),
+    Bar(
+        "30 M rows: the dashboard, opened with its overview, cold",
+        *("dashboard", "cold", "open and overview", 1500),
+    ),
+    Bar(
+        "30 M rows: the dashboard's memory", "dashboard", "cold", "memory at most", 500
+    ),
+    Bar(
+        "30 M rows: the dashboard, a layer's metric",
+        *("dashboard", "warm", "one layer, one metric", 150),
+    ),
+    Bar(
+        "the dashboard's tick, 10,000 steps on",
+        *("dashboard", "written, short", "tick", 50),
+    ),
+    Bar(
+        "the dashboard's tick, 100,000 steps on",
+        *("dashboard", "written, long", "tick", 50),
+    ),
     Bar("`import dynoscope`", "startup", "import dynoscope", "start", 150),
     Bar("`dynoscope --help`", "startup", "dynoscope --help", "start", 500),
     *(

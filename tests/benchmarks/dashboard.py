@@ -4,22 +4,21 @@ Every figure is that of a fresh process; before a cold one the operating system 
 to forget the files. Ticks are those of a run that the real recorder writes meanwhile,
 on top of so many steps; they include all that the server does for an open page.
 
-    python -m tests.benchmarks.dashboard [--run FOLDER] [--ticks 10000 100000]
+    python -m tests.benchmarks.dashboard [--run FOLDER]
 """
 
 import argparse
-import csv
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from dynoscope import open_run
 from dynoscope.dashboard.counts import count_plot
 from dynoscope.dashboard.heatmap import rotation_map
 from dynoscope.dashboard.plots import (
@@ -32,13 +31,28 @@ from dynoscope.dashboard.plots import (
 )
 from dynoscope.dashboard.store import Store
 from dynoscope.dashboard.theme import SCHEMES
-from tests.benchmarks.long_run import follow_run, forget, megabytes, write_run
+from dynoscope.recorder import Recorder
+from dynoscope.sealing import Sealer
+from tests.benchmarks.figures import Figure, keep, middle, once
+from tests.benchmarks.long_run import (
+    LONG,
+    LOOKS,
+    forget,
+    measurements,
+    megabytes,
+    put,
+    subject,
+    write_run,
+)
+from tests.benchmarks.options import parse
 
-RESULTS: Final = Path(__file__).parent / "results" / "dashboard.csv"
 LIGHT: Final = SCHEMES["light"]
 TICKS: Final = 20
 PAUSE: Final = 1.0
 """Seconds between ticks, as on an open page."""
+
+RATE: Final = 20
+"""Steps a second that are written meanwhile."""
 
 
 class Took(NamedTuple):
@@ -116,113 +130,141 @@ class Page:
         return sum(track.nbytes for track in self._state.tracks) / 1e6
 
 
-def opened(folder: Path) -> dict[str, float]:
+def opened(folder: Path) -> list[Figure]:
     """What it takes until a page stands, and for what is asked for then."""
-    found: dict[str, float] = {"MB of imports": megabytes()}
+    found = [once("", "memory of imports", megabytes(), "MB")]
 
-    def note(name: str, work: Callable[[], Any]) -> None:
-        took = timed(work)
-        found[name], found[f"{name}, CPU"] = took
+    def note(what: str, work: Callable[[], Any]) -> None:
+        wall, cpu = timed(work)
+        found.append(once("", what, 1e3 * wall, "ms"))
+        found.append(once("", f"{what}, CPU", 1e3 * cpu, "ms"))
 
-    took = timed(lambda: Page(folder).draw_map())
-    found["open and overview"], found["open and overview, CPU"] = took
+    note("open and overview", lambda: Page(folder).draw_map())
     page = Page(folder)
     note("the rest of the page", page.draw)
     note("one layer, one metric", page.draw_one)
     note("another layer", lambda: page.draw_layer(page.other))
-    note("the whole model", lambda: page.draw_layer("*"))
     note("zoom", page.zoom)
     note("all again", page.draw)
-    return {**found, "MB held": page.held, "MB": megabytes()}
+    found.append(once("", "memory", megabytes(), "MB"))
+    note("the whole model", lambda: page.draw_layer("*"))
+    found.append(once("", "memory at most", megabytes(), "MB"))
+    return [*found, once("", "memory of curves", page.held, "MB")]
 
 
-def followed(folder: Path) -> dict[str, float]:
+def followed(folder: Path, ticks: int) -> list[Figure]:
     """What ticks take while the run is written."""
     page = Page(folder)
     page.draw()
-    took, drawn = [], 0
-    for _ in range(TICKS):
+    took = []
+    for _ in range(ticks):
         time.sleep(PAUSE)
-        took.append(timed(lambda: page.tick()))
-        drawn += 1
+        took.append(timed(page.tick))
     walls, cpus = zip(*took, strict=True)
-    return {
-        "tick": statistics.median(walls),
-        "tick, CPU": statistics.median(cpus),
-        "longest tick": max(walls),
-        "longest tick, CPU": max(cpus),
-        "ticks": drawn,
-        "MB": megabytes(),
-    }
+    return [
+        middle("", "tick", [1e3 * wall for wall in walls], "ms"),
+        middle("", "tick, CPU", [1e3 * cpu for cpu in cpus], "ms"),
+        once("", "longest tick, CPU", 1e3 * max(cpus), "ms"),
+        once("", "memory at most", megabytes(), "MB"),
+    ]
 
 
-def _elsewhere(what: str, folder: Path) -> dict[str, float]:
+def write_on(folder: Path, steps: int, layers: int) -> None:
+    """Write so many steps, say so; then some more a second until the input is closed."""
+    watched = subject(layers)
+    folder.mkdir(parents=True)
+    sealer = Sealer(folder)
+    recorder = Recorder(folder, watched, {}, strict=True, sealer=sealer)
+    recorder.start()
+    over = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    for measurement in measurements(watched, 100 * steps):
+        while not recorder.has_room():
+            time.sleep(1e-3)
+        put(recorder, measurement)
+        if measurement.step == steps:
+            while (open_run(folder).last_step or 0) < steps:
+                time.sleep(0.1)
+            # A training is never so fast that sealing lags behind.
+            sealer.merge(lambda said: None)
+            print("written", flush=True)
+        if measurement.step >= steps and over.wait(1 / RATE):
+            break
+    recorder.close(None, 0)
+
+
+def _elsewhere(*arguments: object) -> list[Figure]:
     """Do it in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, what, "--run", str(folder)]
-    found: dict[str, float] = json.loads(subprocess.check_output(command))
-    return found
+    said = subprocess.check_output(_command(*arguments))
+    return [Figure(*fields) for fields in json.loads(said)]
 
 
-def _while_written(steps: int, layers: int) -> dict[str, float]:
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", __spec__.name, *map(str, arguments)]
+
+
+def _while_written(steps: int, layers: int, ticks: int) -> list[Figure]:
     """Ticks on a run that goes on after so many steps."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        command = [
-            *(sys.executable, "-m", __spec__.name, "--write", str(steps)),
-            *("--layers", str(layers), "--run", str(folder)),
-        ]
+        command = _command("--run", folder, "--write", steps, "--layers", layers)
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as writer:
             assert writer.stdout is not None
             assert writer.stdin is not None
             writer.stdout.readline()  # it stands at that step, and goes on
-            found = _elsewhere("--follow", folder)
+            found = _elsewhere("--run", folder, "--follow", ticks)
             writer.stdin.close()
         return found
 
 
-def _rows(
-    options: argparse.Namespace, folder: Path
-) -> Iterator[tuple[str, dict[str, float]]]:
-    for temperature in ("cold", "warm"):
-        if temperature == "cold":
-            forget(folder)
-        yield temperature, _elsewhere("--open", folder)
-    for steps in options.ticks:
-        yield f"{steps:,} steps, written", _while_written(steps, options.layers)
+def _measure(
+    folder: Path, steps: Sequence[int], layers: int, ticks: int
+) -> list[Figure]:
+    forget(folder)
+    looks = [_elsewhere("--run", folder, "--open") for _ in range(LOOKS)]
+    found = [figure._replace(case="cold") for figure in looks[0]]
+    for same in zip(*looks[1:], strict=True):
+        values = [figure.value for figure in same]
+        found.append(middle("warm", same[0].what, values, same[0].unit))
+    for case, count in zip(("written, short", "written, long"), steps, strict=True):
+        written = [once("", "steps", count), *_while_written(count, layers, ticks)]
+        found += [figure._replace(case=case) for figure in written]
+    return found
 
 
 def main() -> None:
-    """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--run", type=Path, help="a long run; a small one is made if not"
-    )
-    parser.add_argument("--ticks", type=int, nargs="*", default=[1000, 10_000])
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path, help="a long run; one is made if not")
     parser.add_argument("--layers", type=int, default=300)
-    parser.add_argument("--open", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--write", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("--open", action="store_true", help="only open that run")
+    parser.add_argument("--follow", type=int, help="only follow it for so many ticks")
+    parser.add_argument(
+        "--write", type=int, help="only write it: so many steps, and on"
+    )
+    options = parse(__doc__, parser)
     if options.write is not None:
-        follow_run(options.run, options.write, options.layers)
-        return
-    if options.open or options.follow:
-        print(json.dumps((opened if options.open else followed)(options.run)))
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.run or Path(scratch) / "run"
-        if not folder.exists():
-            write_run(folder, 10_000, options.layers)
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["when", "what", "value", "load"])
-            for when, found in _rows(options, folder):
-                load = os.getloadavg()[0]
-                for what, value in found.items():
-                    print(f"{when:>24}  {what:<28} {value:10.4f}")
-                    table.writerow([when, what, f"{value:.5g}", f"{load:.2f}"])
+        write_on(options.run, options.write, options.layers)
+    elif options.open or options.follow:
+        only = options.run
+        print(
+            json.dumps(opened(only) if options.open else followed(only, options.follow))
+        )
+    else:
+        steps = (500, 1000) if options.quick else (10_000, 100_000)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = options.run or (options.scratch or Path(scratch)) / LONG
+            if not folder.exists():
+                write_run(folder, steps[-1], options.layers)
+            ticks = 2 if options.quick else TICKS
+            keep("dashboard", _measure(folder, steps, options.layers, ticks), options)
 
 
 if __name__ == "__main__":

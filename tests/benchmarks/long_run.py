@@ -166,16 +166,21 @@ def write_run(folder: Path, steps: int, layers: int) -> Written:
     for measurement in measurements(watched, steps):
         while not recorder.has_room():
             time.sleep(1e-3)
-        loss = _giving(2 + math.exp(-measurement.step / 1e4))
-        entry = ScalarEntry(measurement.step, measurement.wall_time, "loss", loss)
-        recorder.log(entry)  # first: a full queue refuses it
-        recorder.put(measurement)
+        put(recorder, measurement)
     written = time.perf_counter()
     recorder.close(None, 0)
     end = time.perf_counter()
     return Written(
         steps * layers, end - start, end - written, time.process_time() - cpu
     )
+
+
+def put(recorder: Recorder, measurement: Measurement) -> None:
+    """Give the recorder a step and its loss."""
+    loss = _giving(2 + math.exp(-measurement.step / 1e4))
+    entry = ScalarEntry(measurement.step, measurement.wall_time, "loss", loss)
+    recorder.log(entry)  # first: a full queue refuses it
+    recorder.put(measurement)
 
 
 def opened(folder: Path) -> dict[str, float]:
@@ -188,7 +193,7 @@ def opened(folder: Path) -> dict[str, float]:
     hundredth = last // 100
     found = {
         "open and overview": looked - start,
-        "MB by then": _megabytes(),
+        "MB by then": megabytes(),
         "buckets": len(overview.step),
         "overview again": _median(lambda: run.overview("weight_norm")),
         "first series": _median(lambda: run.series("weight_norm", names[0]), 1),
@@ -202,14 +207,14 @@ def opened(folder: Path) -> dict[str, float]:
     cursor = run.cursor("layers")
     cursor.skip()
     found["poll"] = _median(cursor.poll, 20)
-    found["MB at most"] = _megabytes()
+    found["MB at most"] = megabytes()
     start = time.perf_counter()
     run.sql("SELECT layer, max(angular_update) FROM layers GROUP BY layer")
     found["query of one column"] = time.perf_counter() - start
     return found
 
 
-def _megabytes() -> float:
+def megabytes() -> float:
     """Most memory that this process has had; `ru_maxrss` counts its parent's, too."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -249,7 +254,7 @@ def _compacted(folder: Path) -> dict[str, float]:
     seconds = time.perf_counter() - start
     paths = [*folder.glob("layers/*"), *folder.glob("levels/layers-*")]
     size = sum(path.stat().st_size for path in paths)
-    return {"seconds": seconds, "MB": _megabytes(), "bytes": size}
+    return {"seconds": seconds, "MB": megabytes(), "bytes": size}
 
 
 def _elsewhere(what: str, folder: Path) -> dict[str, float]:
@@ -287,7 +292,7 @@ def measure(folder: Path, steps: int, layers: int) -> list[Figure]:
         once("write", "rows per second", rows / written.seconds),
         once("write", "CPU per row", 1e6 * written.cpu / rows, "us"),
         once("write", "closing", written.closing, "s"),
-        once("write", "memory", _megabytes(), "MB"),
+        once("write", "memory", megabytes(), "MB"),
         *(once("disk", kind, count) for kind, count in sorted(weighed.items())),
         once("disk", "a row of layers, compact", compacting["bytes"] / rows, "bytes"),
         once("compact", "time", compacting["seconds"], "s"),
