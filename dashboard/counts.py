@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from dynoscope.dashboard.curves import NO_POINTS
-from dynoscope.dashboard.figures import Curve, curves_figure
+from dynoscope.dashboard.figures import POINTS, Curve, curves_figure
 from dynoscope.dashboard.plots import Latest, Plot, States, latest
 from dynoscope.dashboard.shown import Part, drawn, joined, part_of
 from dynoscope.dashboard.state import CUMULATIVE, RunState
@@ -56,7 +56,8 @@ def _parts(state: RunState, name: str, window: Steps | None) -> list[Part]:
     with state.lock:
         held = state.held("normalization", first, [name])[name]
         parts = [part_of(held)]
-        if window is not None and name not in CUMULATIVE:
+        is_crowded = len(held.steps) > POINTS or not held.track.is_exact
+        if window is not None and is_crowded and name not in CUMULATIVE:
             near = held
             if not held.track.is_exact:
                 near = state.held("normalization", first, [name], window)[name]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dynoscope.dashboard.figures import Curve
+from dynoscope.dashboard.figures import POINTS, Curve
 from dynoscope.dashboard.shown import Part, drawn, joined, part_of
 from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.track import Steps
@@ -94,7 +94,11 @@ def _zoomed(
     if window is None:
         return {}
     coarse = [column for column, each in held.items() if not each.track.is_exact]
-    crowded = {c: each for c, each in held.items() if c not in coarse}
+    crowded = {
+        column: each
+        for column, each in held.items()
+        if column not in coarse and len(each.steps) > POINTS
+    }
     return {**crowded, **state.held(table, name, coarse, window)} if coarse else crowded
 
 

@@ -185,3 +185,18 @@ def test_logarithmic_only_where_something_is_positive() -> None:
         curve = Curve("x", "#000000", np.arange(2), np.array(values))
         figure = curves_figure([curve], LIGHT, log=True)
         assert figure["layout"]["yaxis"]["type"] == kind
+
+
+def test_zooming_into_a_run_that_is_shown_whole_changes_nothing(
+    states: dict[str, RunState],
+) -> None:
+    for window in (None, (10, 20)):
+        drawn = [
+            layer_plot(states, "a.weight", "weight_norm", LIGHT, window),
+            scalar_plot(states, "loss", LIGHT, log=False, window=window),
+            lr_plot(states, LIGHT, window),
+            count_plot(states, "dead", LIGHT, window),
+        ]
+        if window is None:
+            whole = drawn
+    assert drawn == whole
