@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from dynoscope.dashboard.cost import COST
+from dynoscope.dashboard.logged import OWN
 from dynoscope.dashboard.plots import (
     DEFAULT_METRICS,
     NEURONS,
@@ -93,7 +93,7 @@ def layer_options(states: States) -> Options:
 def scalar_options(states: States) -> list[str]:
     """Names that were logged; dynoscope's own come last."""
     names = {name for state in states.values() for name in state.scalars}
-    return sorted(names, key=lambda name: (name == COST, name))
+    return sorted(names, key=lambda name: (name.startswith(OWN), name))
 
 
 def preferred_layer(states: States) -> str | None:

@@ -10,6 +10,7 @@ from dynoscope.dashboard.state import RunState
 from dynoscope.dashboard.store import Entry
 from dynoscope.dashboard.theme import Scheme
 from dynoscope.dashboard.track import POINTS
+from dynoscope.schema.cost import cost_of
 
 __all__ = ["run_header", "unreadable_header"]
 
@@ -63,7 +64,7 @@ def _facts(state: RunState, row: dict[str, Any]) -> list[Any]:
         _fact("optimizer", f"{row['optimizer']}{_hyperparameters(manifest)}"),
         _fact("steps measured", f"{progress['measured']:,}"),
         _fact("lost or skipped", _lost(progress)),
-        _fact("dynoscope's own cost", _cost(state)),
+        _fact("dynoscope's own cost", _cost(manifest)),
     ]
     if progress["measured"] > POINTS:
         said = "mean, least and most of many steps; zoom in for every step"
@@ -99,12 +100,14 @@ def _lost(progress: dict[str, Any]) -> str:
     return words if progress["lost"] or progress["skipped"] else "none"
 
 
-def _cost(state: RunState) -> str:
-    per_step, share = state.cost.per_step, state.cost.share
-    if per_step is None:
+def _cost(manifest: dict[str, Any]) -> str:
+    cost, measured = cost_of(manifest), manifest["progress"]["measured"]
+    if cost.share is None or not measured:
         return "-"
-    words = f"{per_step * 1e3:.2f} ms a step"
-    return words if share is None else f"{words}, {share:.1%} of the time"
+    words = f"{cost.share:.1%} of the time"
+    if manifest.get("budget") is not None:
+        words += f" (budget {manifest['budget']:.1%})"
+    return f"{words}, {cost.seconds / measured * 1e3:.2f} ms a measurement"
 
 
 def _notice(title: str, lines: list[str], kind: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from dynoscope.dashboard.cost import Cost, Logged
+from dynoscope.dashboard.logged import Logged
 from dynoscope.dashboard.rotation import Rotation
 from dynoscope.dashboard.snapshots import Snapshots
 from dynoscope.dashboard.track import Steps
@@ -88,11 +88,6 @@ class RunState:
     def scalars(self) -> set[str]:
         """Names of what was logged."""
         return self._logged.names if self._logged is not None else set()
-
-    @property
-    def cost(self) -> Cost:
-        """What the hooks cost the training thread."""
-        return self._logged.cost if self._logged is not None else Cost()
 
     @property
     def damage(self) -> list[str]:

@@ -23,8 +23,8 @@ Piece: TypeAlias = pa.Table | dict[str, Overview]
 _T = TypeVar("_T")
 
 Take: TypeAlias = Callable[[Iterator[Piece], int], _T]
-"""Is given the pieces, one file after the other, and the exponent k of their buckets of
-2**k steps, if there are any; anew, from the first one, if files are replaced meanwhile."""
+"""Is given the pieces, one file after the other, and the exponent k of their buckets
+of 2**k steps, if there are any; anew, from the first, if files are replaced meanwhile."""
 
 
 class Settled(NamedTuple, Generic[_T]):

@@ -154,7 +154,6 @@ class Views(abc.ABC):
         among: int = 1,
         exact: int | None = None,
         only_means: bool = False,
-        beside: Sequence[str] = (),
     ) -> tuple[_T, list[str], Cursor]:
         """Some curves up to now, and a cursor for what comes after that.
 
@@ -173,7 +172,6 @@ class Views(abc.ABC):
             among: how many curves the table has, if that is known.
             exact: measured steps up to which all are given, `points` if None.
             only_means: whether minimum and maximum may be the mean instead.
-            beside: further columns that the cursor is to give.
 
         Returns:
             What `take` made of it, what could not be read, and the cursor.
@@ -185,7 +183,7 @@ class Views(abc.ABC):
             *(folder, take, columns, names, window, points, among, exact),
             only_means=only_means,
         )
-        wanted = ["step", SORTED_BY.get(table, "layer"), *columns, *beside]
+        wanted = ["step", SORTED_BY.get(table, "layer"), *columns]
         cursor = Cursor(self.folder, table, self._bring, wanted, found.number)
         return found.taken, found.problems, cursor
 

@@ -170,7 +170,7 @@ def followed(folder: Path, ticks: int) -> list[Figure]:
 
 
 def write_on(folder: Path, steps: int, layers: int) -> None:
-    """Write so many steps, say so; then some more a second until the input is closed."""
+    """Write so many steps, say so; then more each second until the input is closed."""
     watched = subject(layers)
     folder.mkdir(parents=True)
     sealer = Sealer(folder)

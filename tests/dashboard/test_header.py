@@ -45,3 +45,13 @@ def test_overflows_are_said_beside_what_is_lost(tmp_path: Path) -> None:
     said = facts(tmp_path / "b" / "run")
     assert said["lost or skipped"] == "0 lost, 0 skipped, 2 overflowed"
     assert said["steps measured"] == "4"
+
+
+def test_its_own_cost_is_what_the_run_says(tmp_path: Path) -> None:
+    train(tmp_path / "run", 0)
+    cost = dynoscope.open_run(tmp_path / "run").cost
+    assert cost.share is not None
+    assert facts(tmp_path / "run")["dynoscope's own cost"] == (
+        f"{cost.share:.1%} of the time (budget 1.0%), "
+        f"{cost.seconds / 4 * 1e3:.2f} ms a measurement"
+    )

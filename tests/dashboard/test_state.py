@@ -115,16 +115,6 @@ def test_what_nobody_looks_at_is_let_go(
     assert steps.tolist() == list(range(46))
 
 
-def test_cost_is_mean_and_share_of_the_time(written: WrittenRun) -> None:
-    state = RunState(open_run(written.path))
-    assert state.cost.per_step is None
-    state.refresh()
-    scalars = open_run(written.path).scalars("dynoscope/hook_seconds")
-    assert state.cost.per_step == pytest.approx(scalars["value"].mean())
-    elapsed = scalars["wall_time"].max() - scalars["wall_time"].min()
-    assert state.cost.share == pytest.approx(scalars["value"].sum() / elapsed)
-
-
 def test_damage_is_named(written: WrittenRun) -> None:
     written.end()
     (written.path / "layers/part-00000000.parquet").write_bytes(b"garbage")

@@ -1,4 +1,4 @@
-"""A run of many steps in a browser: coarse as a whole, exact where it is zoomed into."""
+"""A run of many steps in a browser: coarse as a whole, exact when zoomed into."""
 
 from pathlib import Path
 
