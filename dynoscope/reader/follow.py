@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 Take: TypeAlias = Callable[[Iterator[Piece], int], _T]
 """Is given the pieces, one file after the other, and the exponent k of their buckets
-of 2**k steps, if there are any; anew, from the first, if files are replaced meanwhile."""
+of 2**k steps, if any; anew, from the first, if files are replaced meanwhile."""
 
 
 class Settled(NamedTuple, Generic[_T]):
