@@ -167,10 +167,7 @@ class Run(Views):
                 rows = self._rows("layers", None, members, steps)
                 chosen = chosen_columns("layers", metric)
                 frames.append(roll_up_frame(name, rows)[chosen])
-        import pandas as pd
-
-        frame = pd.concat(frames, ignore_index=True)
-        return in_order(frame, names)
+        return in_order(frames, names)
 
     def neurons(
         self, metric: Names = None, layer: Names = None, steps: Steps = None
@@ -331,9 +328,8 @@ class Run(Views):
         if layer is not None:
             self.check_layers(listed(layer), known)
         where = both(in_steps(steps), is_in("layer", layer))
-        columns = chosen_columns(table, metric)
-        rows = self._frame(self._read(table, columns, where, as_written=False))
-        return in_order(rows, known if layer is None else listed(layer))
+        rows = self._read(table, chosen_columns(table, metric), where, as_written=False)
+        return in_order([self._frame(rows)], known if layer is None else listed(layer))
 
     @staticmethod
     def _frame(table: pa.Table) -> pd.DataFrame:

@@ -46,8 +46,11 @@ def chosen_columns(table: str, metric: Names) -> list[str]:
     return list(dict.fromkeys(["step", "layer", *chosen]))
 
 
-def in_order(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows by step, then by the position of the layer among `names`."""
+def in_order(frames: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """Rows of all frames by step, then by the position of the layer among `names`."""
+    import pandas as pd
+
+    frame = pd.concat(frames, ignore_index=True)
     position = frame["layer"].map({name: i for i, name in enumerate(names)})
     order = np.lexsort((position.to_numpy(), frame["step"].to_numpy()))
     return frame.take(order).reset_index(drop=True)
