@@ -9,18 +9,19 @@ whole models are rolled up exactly from what a run holds of its layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray, Sum
-from dynoscope.metrics.turning import Turning, angle, combine
+from dynoscope.metrics.turning import Turning, angle, turn_sq_of
 
 __all__ = [
     "LAYER_METRICS",
     "LayerSums",
+    "added",
     "angular_update",
     "box_share",
     "derive",
@@ -272,34 +273,55 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     )
 
 
-def roll_up(s: LayerSums) -> LayerSums:
-    """Layers, along the last axis, taken together as one.
+def roll_up(s: LayerSums, members: Sequence[slice]) -> LayerSums:
+    """Layers, along the first axis, taken together: as one for each slice of them.
 
     A layer that has no gradient, or no momentum, at a step has NaN there
     although nothing is wrong with it; it adds nothing. A NaN that was measured
     (`nonfinite` is not 0) stays.
+
+    Args:
+        s: sums of shape (layers, ...).
+        members: which layers make each roll-up.
+
+    Returns:
+        Sums of shape (roll-ups, ...).
     """
     totals = {
         field.name: total(
             getattr(s, field.name),
             s.nonfinite,
-            np.max if field.name == "weight_max" else np.sum,
+            members,
+            np.maximum if field.name == "weight_max" else np.add,
         )
         for field in dataclasses.fields(s)
     }
-    totals["turn_sq"] = combine(s.turning).turn_sq
+    totals["turn_sq"] = turn_sq_of(s.turning, members)
     return LayerSums(**totals)
 
 
 def total(
     column: FloatArray,
     nonfinite: FloatArray,
-    total_of: Callable[..., FloatArray] = np.sum,
+    members: Sequence[slice],
+    add: np.ufunc = np.add,
 ) -> FloatArray:
-    """Layers, along the last axis, taken together in one column; see `roll_up`."""
+    """Layers, along the first axis, taken together in one column; see `roll_up`."""
+    together = added(column, members, add)
+    if not np.isnan(together).any():
+        return together  # there is no NaN among the layers either
     nothing = (nonfinite == 0) & np.isnan(column)
-    together = total_of(np.where(nothing, 0.0, column), axis=-1)
-    return np.where(nothing.all(axis=-1), np.nan, together)
+    together = added(np.where(nothing, 0.0, column), members, add)
+    together[added(nothing, members, np.logical_and)] = np.nan
+    return together
+
+
+def added(
+    column: npt.NDArray[Any], members: Sequence[slice], add: np.ufunc = np.add
+) -> npt.NDArray[Any]:
+    """Slices of the first axis, each reduced to one."""
+    found: npt.NDArray[Any] = np.stack([add.reduce(column[part]) for part in members])
+    return found
 
 
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -313,4 +335,6 @@ def _cosine(dot: FloatArray, a_sq: FloatArray, b_sq: FloatArray) -> FloatArray:
 
 
 def _product(cosine: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.where((a == 0) | (b == 0), 0.0, cosine * a * b)
+    product = cosine * a * b
+    product[(a == 0) | (b == 0)] = 0.0
+    return product

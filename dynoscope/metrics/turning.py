@@ -7,6 +7,7 @@ where an update mostly scales the weight: in float32, sums leave noise of 3e-4
 times the update there, where this leaves 3e-7.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
 
-__all__ = ["Turning", "angle", "combine", "combine_runs", "rejoin"]
+__all__ = ["Turning", "angle", "combine", "combine_runs", "rejoin", "turn_sq_of"]
 
 
 class Turning(NamedTuple):
@@ -87,6 +88,16 @@ def combine_runs(
     common = np.repeat(_slope(a, b), lengths, axis)
     differs_sq = parts.weight_sq * (_slope(*parts[:2]) - common) ** 2
     return Turning(a, b, np.add.reduceat(parts.turn_sq + differs_sq, starts, axis))
+
+
+def turn_sq_of(parts: Turning, members: Sequence[slice]) -> FloatArray:
+    """Sum of t**2 of slices of parts along the first axis; see `combine`."""
+    slopes, found = _slope(*parts[:2]), []
+    for each in members:
+        a, b, turn_sq = (x[each] for x in parts)
+        differs = slopes[each] - _slope(a.sum(axis=0), b.sum(axis=0))
+        found.append((turn_sq + a * differs**2).sum(axis=0))
+    return np.stack(found)
 
 
 def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:

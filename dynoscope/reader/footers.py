@@ -1,7 +1,7 @@
 """What is where in a Parquet file, by its footer; only what is asked for is read."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -118,6 +118,23 @@ class Footer:
         with file:
             rows = file.read_row_groups(wanted, columns=needed)
         return rows.filter(window.where(self._key)).select(there)
+
+    def groups(self, columns: Sequence[str], window: Window) -> Iterator[pa.Table]:
+        """Row groups that rows inside a window may be in, one at a time and whole.
+
+        Args:
+            columns: columns to read, of those that there are; names of curves come
+                as a dictionary.
+            window: what is asked for.
+        """
+        there = [name for name in columns if name in self.columns]
+        file = pq.ParquetFile(
+            self._path, metadata=self._metadata, read_dictionary=[self._key]
+        )
+        with file:
+            for n, group in enumerate(self._groups):
+                if group.meets(window):
+                    yield file.read_row_group(n, columns=there, use_threads=False)
 
     def nothing(self, columns: Sequence[str]) -> pa.Table:
         """No rows."""

@@ -8,7 +8,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from dynoscope.measurement import FloatArray
-from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of, total
+from dynoscope.metrics.derive import (
+    LAYER_METRICS,
+    added,
+    derive,
+    roll_up,
+    sums_of,
+    total,
+)
 from dynoscope.schema import TABLES
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "members_of",
     "roll_up_columns",
     "roll_up_frame",
+    "roll_ups_columns",
     "roll_ups_of",
 ]
 
@@ -97,9 +105,6 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Columns of a roll-up from those of its layers.
 
-    A layer that has no row at a step, since its optimizer did not step in that round,
-    adds nothing there.
-
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
             each of shape (steps, layers).
@@ -107,18 +112,47 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     Returns:
         The same columns, each of shape (steps,).
     """
+    turned = {name: array.T for name, array in arrays.items()}
+    rolled = roll_ups_columns(turned, [slice(None)])
+    return {name: column[0] for name, column in rolled.items()}
+
+
+def roll_ups_columns(
+    arrays: Mapping[str, FloatArray], members: Sequence[slice]
+) -> dict[str, FloatArray]:
+    """Columns of several roll-ups from those of layers.
+
+    A layer that has no row at a step, since its optimizer did not step in that round,
+    adds nothing there.
+
+    Args:
+        arrays: `numel`, settings, measured and predicted columns of `layers`,
+            each of shape (layers, steps).
+        members: which layers make each roll-up.
+
+    Returns:
+        The same columns, each of shape (roll-ups, steps).
+    """
     absent = np.isnan(arrays["nonfinite"])
     if absent.any():
         arrays = _without(absent, arrays)
-    sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
+    of_layers = sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"])
+    sums = roll_up(of_layers, members)
+    common = {
+        name: _common(arrays[name], absent, members)
+        for name in ("lr", "weight_decay", "pred_half_life")
+    }
+    pred_update_sq = added(arrays["pred_update_rms"] ** 2, members)
     return {
         "numel": sums.numel,
-        "lr": _common(arrays["lr"], absent),
-        "weight_decay": _common(arrays["weight_decay"], absent),
-        "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"]),
-        "effective_weight_decay": _effective_weight_decay(arrays),
+        **common,
+        "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"], members),
+        "effective_weight_decay": _effective_weight_decay(arrays, members),
         **derive(sums),
-        **_predictions(arrays, absent),
+        "pred_update_rms": np.sqrt(pred_update_sq),
+        **_turning(arrays, "pred_", members),
+        **_turning(arrays, "pred_effective_", members),
+        **_turning(arrays, "traj_", members),
     }
 
 
@@ -136,42 +170,39 @@ def _without(
     return present
 
 
-def _effective_weight_decay(arrays: Mapping[str, FloatArray]) -> FloatArray:
+def _effective_weight_decay(
+    arrays: Mapping[str, FloatArray], members: Sequence[slice]
+) -> FloatArray:
     """How fast the squared norm of all layers decays: layers count by theirs."""
     weight_sq = arrays["weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        decayed = np.where(
-            weight_sq == 0, 0.0, arrays["effective_weight_decay"] * weight_sq
-        )
-        decay: FloatArray = decayed.sum(axis=1) / weight_sq.sum(axis=1)
+        decayed = arrays["effective_weight_decay"] * weight_sq
+        decayed[weight_sq == 0] = 0.0
+        decay: FloatArray = added(decayed, members) / added(weight_sq, members)
     return decay
 
 
-def _predictions(
-    arrays: Mapping[str, FloatArray], absent: npt.NDArray[np.bool_]
+def _turning(
+    arrays: Mapping[str, FloatArray], prefix: str, members: Sequence[slice]
 ) -> dict[str, FloatArray]:
-    return {
-        **_turning(arrays, "pred_"),
-        **_turning(arrays, "pred_effective_"),
-        **_turning(arrays, "traj_"),
-        "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
-        "pred_half_life": _common(arrays["pred_half_life"], absent),
-    }
-
-
-def _turning(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
     """Norms add in squares; the angle is that of all layers turning at once."""
-    weight_sq = arrays[f"{prefix}weight_norm"] ** 2
+    of_layers = arrays[f"{prefix}weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        turned_sq = weight_sq * arrays[f"{prefix}angular_update"] ** 2
-        angle = np.sqrt(turned_sq.sum(axis=1) / weight_sq.sum(axis=1))
+        turned_sq = of_layers * arrays[f"{prefix}angular_update"] ** 2
+        weight_sq = added(of_layers, members)
+        angle = np.sqrt(added(turned_sq, members) / weight_sq)
     return {
-        f"{prefix}weight_norm": np.sqrt(weight_sq.sum(axis=1)),
+        f"{prefix}weight_norm": np.sqrt(weight_sq),
         f"{prefix}angular_update": angle,
     }
 
 
-def _common(values: FloatArray, absent: npt.NDArray[np.bool_]) -> FloatArray:
-    """The value along the last axis where all agree, else NaN."""
-    first = np.take_along_axis(values, absent.argmin(axis=1)[:, None], axis=1)
-    return np.where(((values == first) | absent).all(axis=1), first[:, 0], np.nan)
+def _common(
+    values: FloatArray, absent: npt.NDArray[np.bool_], members: Sequence[slice]
+) -> FloatArray:
+    """The value of the layers that are there where all agree, else NaN."""
+    least, most = values, values
+    if absent.any():
+        least, most = (np.where(absent, end, values) for end in (np.inf, -np.inf))
+    lowest, highest = added(least, members, np.minimum), added(most, members, np.maximum)
+    return np.where(lowest == highest, highest, np.nan)

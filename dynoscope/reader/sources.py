@@ -90,6 +90,24 @@ class Source(NamedTuple):
             problems.append(damage(self.folder / self.file.name, error))
             return self.footer.nothing(columns)
 
+    def pieces(
+        self, columns: Sequence[str], window: Window, problems: list[str]
+    ) -> list[pa.Table]:
+        """Rows as the file has them in pieces, those inside a window among others.
+
+        Arguments and errors are those of `read`; names of curves may come as a
+        dictionary. Of a damaged file there is nothing.
+        """
+        if self.footer is None or window.stop > self.stop:
+            return [self.read(columns, window, problems)]
+        try:
+            return list(self.footer.groups(columns, window))
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
+            problems.append(damage(self.folder / self.file.name, error))
+            return []
+
 
 def sources_in(folder: Path, problems: list[str]) -> list[Source]:
     """The files of a table that count and can be read, in the order of their rows.
