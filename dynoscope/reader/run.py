@@ -29,7 +29,7 @@ from dynoscope.reader.selection import (
     listed,
 )
 from dynoscope.reader.sources import retried, sources_in
-from dynoscope.reader.views import Views
+from dynoscope.reader.bulk import Bulk
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import BRANCHES
@@ -38,7 +38,7 @@ from dynoscope.schema.process import is_gone
 __all__ = ["Run", "open_run"]
 
 
-class Run(Views):
+class Run(Bulk):
     """A run, finished or being written; every call reads it afresh.
 
     Get one from `dynoscope.open_run`.
