@@ -50,10 +50,11 @@ class Bulk(Views):
             problems.clear()
             found = []
             for source in sources_in(self.folder / table, problems):
-                pieces = source.pieces(["step"], EVERYTHING, problems)
-                steps = [pc.unique(piece["step"]).to_numpy() for piece in pieces]
-                rows = sum(map(len, pieces))
-                if rows:
+                known, steps, rows = len(problems), [], 0
+                for piece in source.pieces(["step"], EVERYTHING, problems):
+                    steps.append(pc.unique(piece["step"]).to_numpy())
+                    rows += len(piece)
+                if rows and len(problems) == known:
                     found.append(Extent(np.unique(np.concatenate(steps)), rows))
             return found
 

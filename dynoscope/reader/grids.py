@@ -1,10 +1,11 @@
-"""A stretch of a table as arrays of layers x steps, decoded with as few copies as can be.
+"""A stretch of a table as arrays of layers x steps, with as few copies as can be.
 
 In a segment, a row group holds some layers with the same steps each: it is such an
 array as it lies there. What does not lie so is put where it belongs, row by row.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynoscope.reader.footers import Window
-from dynoscope.reader.sources import numbers, retried, sources_in
+from dynoscope.reader.sources import Source, numbers, retried, sources_in
 
 __all__ = ["Grid", "read_grid"]
 
@@ -72,7 +73,7 @@ class Grid:
         """A column of some layers; NaN where there is no row.
 
         Returns:
-            Shape (layers, steps), as the file has it: not to be written to.
+            Shape (layers, steps), float32 or float64: not to be written to.
         """
         for tile in self._tiles:
             start, stop = tile.layers.start, tile.layers.stop
@@ -110,92 +111,102 @@ def read_grid(
     Raises:
         FileNotFoundError: its files are replaced all the time.
     """
-    window = Window(None, int(steps[0]), int(steps[-1]) + 1)
-    names = pa.array(layers, pa.string())
+    wanted = _Wanted(columns, pa.array(layers, pa.string()), steps)
     problems: list[str] = []
 
-    def look() -> list[pa.Table]:
+    def look() -> list[_Tile | _Rows]:
         problems.clear()
-        return [
-            table
-            for source in sources_in(folder, problems)
-            if _meets(source.steps(), window)
-            for table in source.pieces(["step", "layer", *columns], window, problems)
-            if len(table)
-        ]
+        found: list[_Tile | _Rows] = []
+        for source in sources_in(folder, problems):
+            known, its = len(problems), wanted.parts_of(source, problems)
+            found += its if len(problems) == known else []
+        return found
 
-    tables = retried(folder, look)
-    tiles = _tiles(tables, columns, names, steps)
-    if tiles is None:
-        tiles = [_scattered(tables, columns, names, steps)]
-    return Grid(steps, len(names), problems, tiles)
+    parts = retried(folder, look)
+    tiles = [part for part in parts if isinstance(part, _Tile)]
+    if len(tiles) < len(parts) or _any_meet(tiles):
+        tiles = [wanted.joined(parts)]
+    return Grid(steps, len(layers), problems, tiles)
 
 
-def _meets(ends: tuple[int, int] | None, window: Window) -> bool:
-    return ends is not None and ends[0] < window.stop and ends[1] >= window.start
+class _Rows(NamedTuple):
+    """Rows, and where each of them belongs in an array of layers x steps, flat."""
+
+    at: IntArray
+    columns: Mapping[str, Array]
 
 
-def _tiles(
-    tables: Sequence[pa.Table], columns: Sequence[str], names: pa.Array, steps: IntArray
-) -> list[_Tile] | None:
-    """Tables as tiles; None if one is not, or if two of them meet."""
-    tiles: list[_Tile] = []
-    for table in tables:
-        tile = _tile(table, columns, names, steps)
-        if tile is None or any(tile.meets(other) for other in tiles):
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What is asked for of a table."""
+
+    columns: Sequence[str]
+    names: pa.Array
+    steps: IntArray
+
+    def parts_of(self, source: Source, problems: list[str]) -> list[_Tile | _Rows]:
+        """What a file has of it."""
+        window = Window(None, int(self.steps[0]), int(self.steps[-1]) + 1)
+        ends = source.steps()
+        if ends is None or ends[0] >= window.stop or ends[1] < window.start:
+            return []
+        columns = ["step", "layer", *self.columns]
+        pieces = source.pieces(columns, window, problems)
+        return [self._part(piece) for piece in pieces if len(piece)]
+
+    def joined(self, parts: Sequence[_Tile | _Rows]) -> _Tile:
+        """All in one; of two rows for one place the last counts."""
+        shape = len(self.names), len(self.steps)
+        arrays = {}
+        for name in self.columns:
+            found = [part.columns[name] for part in parts]
+            dtype = np.result_type(np.float32, *(values.dtype for values in found))
+            array = np.full(shape, np.nan, dtype)
+            for part, values in zip(parts, found, strict=True):
+                if isinstance(part, _Tile):
+                    array[part.layers, part.steps] = values
+                else:
+                    array.reshape(-1)[part.at] = values
+            arrays[name] = _spared(array)
+        return _Tile(slice(0, shape[0]), slice(0, shape[1]), arrays)
+
+    def _part(self, piece: pa.Table) -> _Tile | _Rows:
+        layer, step = _layers_of(piece, self.names), piece["step"].to_numpy()
+        tile = self._tile(piece, layer, step)
+        if tile is not None:
+            return tile
+        at = np.searchsorted(self.steps, step)
+        at[at == len(self.steps)] = 0
+        rows = np.flatnonzero((layer >= 0) & (self.steps[at] == step))
+        columns = {name: _floats(piece, name)[rows] for name in self.columns}
+        return _Rows(layer[rows] * len(self.steps) + at[rows], columns)
+
+    def _tile(self, piece: pa.Table, layer: IntArray, step: IntArray) -> _Tile | None:
+        """Rows of consecutive layers with the same steps each; None if they are not."""
+        width = int((layer != layer[0]).argmax()) or len(layer)
+        count, rest = divmod(len(layer), width)
+        if rest or layer[0] < 0:
             return None
-        tiles.append(tile)
-    return tiles
+        by_layer, by_step = layer.reshape(count, width), step.reshape(count, width)
+        there, layers = by_step[0], np.arange(layer[0], layer[0] + count)
+        if (by_layer != layers[:, None]).any() or (by_step != there).any():
+            return None
+        start, stop = np.searchsorted(self.steps, [there[0], there[-1] + 1]).tolist()
+        at = np.searchsorted(there, self.steps[start:stop])
+        if (np.diff(there) <= 0).any() or (there[at] != self.steps[start:stop]).any():
+            return None  # a step is there twice, or one that is wanted is not
+        chosen = slice(None) if len(at) == width else at
+        arrays = {
+            name: _spared(_floats(piece, name).reshape(count, width)[:, chosen])
+            for name in self.columns
+        }
+        return _Tile(
+            slice(int(layers[0]), int(layers[-1]) + 1), slice(start, stop), arrays
+        )
 
 
-def _tile(
-    table: pa.Table, columns: Sequence[str], names: pa.Array, steps: IntArray
-) -> _Tile | None:
-    """A table whose rows are consecutive layers with the same steps each."""
-    layer, step = _layers_of(table, names), table["step"].to_numpy()
-    width = int((layer != layer[0]).argmax()) or len(layer)
-    if layer[0] < 0 or len(layer) % width:
-        return None
-    count = len(layer) // width
-    by_layer, by_step = layer.reshape(count, width), step.reshape(count, width)
-    there, last = by_step[0], layer[0] + count
-    if (by_layer != np.arange(layer[0], last)[:, None]).any():
-        return None
-    if (np.diff(there) <= 0).any() or (by_step != there).any():
-        return None
-    start, stop = np.searchsorted(steps, [there[0], there[-1] + 1]).tolist()
-    at = np.searchsorted(there, steps[start:stop])
-    if (there[at] != steps[start:stop]).any():
-        return None  # a step is wanted that is not there
-    is_whole = len(at) and at[-1] - at[0] == len(at) - 1
-    chosen = slice(at[0], at[-1] + 1) if is_whole else at
-    arrays = {
-        name: _spared(numbers(table, name).reshape(count, width)[:, chosen])
-        for name in columns
-    }
-    return _Tile(slice(int(layer[0]), int(last)), slice(start, stop), arrays)
-
-
-def _scattered(
-    tables: Sequence[pa.Table], columns: Sequence[str], names: pa.Array, steps: IntArray
-) -> _Tile:
-    """Rows in any order, each where it belongs; of two for one place the last counts."""
-    shape = len(names), len(steps)
-    targets = []
-    for table in tables:
-        layer, step = _layers_of(table, names), table["step"].to_numpy()
-        at = np.searchsorted(steps, step)
-        at[at == len(steps)] = 0
-        rows = np.flatnonzero((layer >= 0) & (steps[at] == step))
-        targets.append((rows, layer[rows] * len(steps) + at[rows]))
-    arrays = {}
-    for name in columns:
-        found = [numbers(table, name) for table in tables]
-        flat = np.full(shape[0] * shape[1], np.nan, np.result_type(np.float32, *found))
-        for values, (rows, target) in zip(found, targets, strict=True):
-            flat[target] = values[rows]
-        arrays[name] = _spared(flat.reshape(shape))
-    return _Tile(slice(0, shape[0]), slice(0, shape[1]), arrays)
+def _any_meet(tiles: Sequence[_Tile]) -> bool:
+    return any(a.meets(b) for a, b in itertools.combinations(tiles, 2))
 
 
 def _layers_of(table: pa.Table, names: pa.Array) -> IntArray:
@@ -206,6 +217,11 @@ def _layers_of(table: pa.Table, names: pa.Array) -> IntArray:
     places = pc.index_in(curves.dictionary, value_set=names).fill_null(-1).to_numpy()
     found: IntArray = places.astype(np.int64)[curves.indices.to_numpy()]
     return found
+
+
+def _floats(piece: pa.Table, name: str) -> Array:
+    values = numbers(piece, name)
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
 
 
 def _spared(values: Array) -> Array:

@@ -204,5 +204,8 @@ def _common(
     least, most = values, values
     if absent.any():
         least, most = (np.where(absent, end, values) for end in (np.inf, -np.inf))
-    lowest, highest = added(least, members, np.minimum), added(most, members, np.maximum)
+    lowest, highest = (
+        added(least, members, np.minimum),
+        added(most, members, np.maximum),
+    )
     return np.where(lowest == highest, highest, np.nan)

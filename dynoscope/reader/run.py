@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError
 from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
+from dynoscope.reader.bulk import Bulk
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.cuts import branches_of
 from dynoscope.reader.files import read_table
@@ -29,7 +30,6 @@ from dynoscope.reader.selection import (
     listed,
 )
 from dynoscope.reader.sources import retried, sources_in
-from dynoscope.reader.bulk import Bulk
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
 from dynoscope.schema.folder import BRANCHES

@@ -1,6 +1,6 @@
 """The files of a table that count, and what is asked for of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -92,21 +92,21 @@ class Source(NamedTuple):
 
     def pieces(
         self, columns: Sequence[str], window: Window, problems: list[str]
-    ) -> list[pa.Table]:
+    ) -> Iterator[pa.Table]:
         """Rows as the file has them in pieces, those inside a window among others.
 
         Arguments and errors are those of `read`; names of curves may come as a
-        dictionary. Of a damaged file there is nothing.
+        dictionary. Who gets any of a damaged file is told after the last of them.
         """
         if self.footer is None or window.stop > self.stop:
-            return [self.read(columns, window, problems)]
+            yield self.read(columns, window, problems)
+            return
         try:
-            return list(self.footer.groups(columns, window))
+            yield from self.footer.groups(columns, window)
         except FileNotFoundError:
             raise
         except UNREADABLE as error:
             problems.append(damage(self.folder / self.file.name, error))
-            return []
 
 
 def sources_in(folder: Path, problems: list[str]) -> list[Source]:

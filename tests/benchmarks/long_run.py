@@ -4,7 +4,8 @@ The run is written by the real recorder, fed with made-up sums as fast as it tak
 them. Each figure of the reader is that of a fresh process; before a cold one the
 operating system is asked to forget the files.
 
-    python -m tests.benchmarks.long_run [--steps 100000] [--layers 300] [--folder F] [--seed 0]
+    python -m tests.benchmarks.long_run [--steps 100000] [--layers 300] [--seed 0]
+        [--folder F]
 """
 
 import argparse
@@ -82,9 +83,7 @@ def subject(layers: int) -> Subject:
     return Subject("Made up", tuple(listed), (), adamw)
 
 
-def measurements(
-    watched: Subject, steps: int, seed: int = 0
-) -> Iterator[Measurement]:
+def measurements(watched: Subject, steps: int, seed: int = 0) -> Iterator[Measurement]:
     """Steps of a training that never was: slow trends, and noise in every digit."""
     count = len(watched.layers)
     sums = _sums(watched, seed)
@@ -156,7 +155,8 @@ def write_run(folder: Path, steps: int, layers: int, seed: int = 0) -> Written:
     """Write a run through the real recorder, sealed as it goes."""
     watched = subject(layers)
     folder.mkdir(parents=True)
-    recorder = Recorder(folder, watched, {}, strict=True, sealer=Sealer(folder))
+    settings = {"config": {"seed": seed}, "every": 1}
+    recorder = Recorder(folder, watched, settings, strict=True, sealer=Sealer(folder))
     recorder.start()
     start, cpu = time.perf_counter(), time.process_time()
     for measurement in measurements(watched, steps, seed):
