@@ -10,6 +10,7 @@ import pandas as pd
 from dynoscope.diff.stretches import Stretch
 from dynoscope.diff.tally import Tally
 from dynoscope.measurement import FloatArray
+from dynoscope.metrics.members import Members
 from dynoscope.reader import Grid
 from dynoscope.reader.rollup import members_of, roll_ups_columns
 from dynoscope.schema import TABLES
@@ -19,8 +20,8 @@ __all__ = ["Comparison", "Pairing"]
 CHUNK: Final = 1 << 16
 """Numbers that are looked at in one go: they stay in the processor's cache."""
 
-ROLLED: Final = 1 << 18
-"""Rows that are rolled up in one go: some 80 MB of each run."""
+ROLLED: Final = 1 << 16
+"""Rows that are rolled up in one go: some 40 MB."""
 
 
 class Pairing:
@@ -49,7 +50,7 @@ class Pairing:
         self.shared = sorted({*names_a} & {*names_b})
         self.modules = modules
         self.members = tuple(
-            [_consecutive(members_of(module, names), names) for module in modules]
+            Members([_consecutive(members_of(each, names), names) for each in modules])
             for names in self.names
         )
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
@@ -189,7 +190,7 @@ class Comparison:
 
 
 def _rolled(
-    grid: Grid, names: Sequence[str], members: Sequence[slice]
+    grid: Grid, names: Sequence[str], members: Members
 ) -> dict[str, FloatArray]:
     everything = slice(0, grid.layers)
     columns = {name: grid.filled(name, everything) for name in names}

@@ -9,19 +9,19 @@ whole models are rolled up exactly from what a run holds of its layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray, Sum
+from dynoscope.metrics.members import Members
 from dynoscope.metrics.turning import Turning, angle, turn_sq_of
 
 __all__ = [
     "LAYER_METRICS",
     "LayerSums",
-    "added",
     "angular_update",
     "box_share",
     "derive",
@@ -273,8 +273,8 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     )
 
 
-def roll_up(s: LayerSums, members: Sequence[slice]) -> LayerSums:
-    """Layers, along the first axis, taken together: as one for each slice of them.
+def roll_up(s: LayerSums, members: Members) -> LayerSums:
+    """Layers, along the first axis, taken together as modules.
 
     A layer that has no gradient, or no momentum, at a step has NaN there
     although nothing is wrong with it; it adds nothing. A NaN that was measured
@@ -282,10 +282,10 @@ def roll_up(s: LayerSums, members: Sequence[slice]) -> LayerSums:
 
     Args:
         s: sums of shape (layers, ...).
-        members: which layers make each roll-up.
+        members: which layers make each module.
 
     Returns:
-        Sums of shape (roll-ups, ...).
+        Sums of shape (modules, ...).
     """
     totals = {
         field.name: total(
@@ -303,25 +303,17 @@ def roll_up(s: LayerSums, members: Sequence[slice]) -> LayerSums:
 def total(
     column: FloatArray,
     nonfinite: FloatArray,
-    members: Sequence[slice],
+    members: Members,
     add: np.ufunc = np.add,
 ) -> FloatArray:
     """Layers, along the first axis, taken together in one column; see `roll_up`."""
-    together = added(column, members, add)
+    together: FloatArray = members.reduce(column, add)
     if not np.isnan(together).any():
-        return together  # there is no NaN among the layers either
+        return together  # then there is no NaN among the layers either
     nothing = (nonfinite == 0) & np.isnan(column)
-    together = added(np.where(nothing, 0.0, column), members, add)
-    together[added(nothing, members, np.logical_and)] = np.nan
+    together = members.reduce(np.where(nothing, 0.0, column), add)
+    together[members.reduce(nothing, np.logical_and)] = np.nan
     return together
-
-
-def added(
-    column: npt.NDArray[Any], members: Sequence[slice], add: np.ufunc = np.add
-) -> npt.NDArray[Any]:
-    """Slices of the first axis, each reduced to one."""
-    found: npt.NDArray[Any] = np.stack([add.reduce(column[part]) for part in members])
-    return found
 
 
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -7,13 +7,13 @@ where an update mostly scales the weight: in float32, sums leave noise of 3e-4
 times the update there, where this leaves 3e-7.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
+from dynoscope.metrics.members import Members
 
 __all__ = ["Turning", "angle", "combine", "combine_runs", "rejoin", "turn_sq_of"]
 
@@ -90,14 +90,18 @@ def combine_runs(
     return Turning(a, b, np.add.reduceat(parts.turn_sq + differs_sq, starts, axis))
 
 
-def turn_sq_of(parts: Turning, members: Sequence[slice]) -> FloatArray:
-    """Sum of t**2 of slices of parts along the first axis; see `combine`."""
-    slopes, found = _slope(*parts[:2]), []
-    for each in members:
-        a, b, turn_sq = (x[each] for x in parts)
-        differs = slopes[each] - _slope(a.sum(axis=0), b.sum(axis=0))
-        found.append((turn_sq + a * differs**2).sum(axis=0))
-    return np.stack(found)
+def turn_sq_of(parts: Turning, members: Members) -> FloatArray:
+    """Sum of t**2 of parts along the first axis, taken together; see `combine`."""
+    a, b = (members.reduce(x) for x in parts[:2])
+    common = _slope(a, b)
+    found = np.empty_like(a)
+    for numbers, slopes, *its in members.blocks(_slope(*parts[:2]), *parts):
+        differs = slopes - common[numbers][:, None]
+        differs *= differs
+        differs *= its[0]
+        differs += its[2]
+        found[numbers] = differs.sum(axis=1)
+    return found
 
 
 def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:

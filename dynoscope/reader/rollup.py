@@ -10,12 +10,12 @@ import pandas as pd
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import (
     LAYER_METRICS,
-    added,
     derive,
     roll_up,
     sums_of,
     total,
 )
+from dynoscope.metrics.members import Members
 from dynoscope.schema import TABLES
 
 __all__ = [
@@ -112,13 +112,14 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     Returns:
         The same columns, each of shape (steps,).
     """
+    count = arrays["numel"].shape[1]
     turned = {name: array.T for name, array in arrays.items()}
-    rolled = roll_ups_columns(turned, [slice(None)])
+    rolled = roll_ups_columns(turned, Members([slice(0, count)]))
     return {name: column[0] for name, column in rolled.items()}
 
 
 def roll_ups_columns(
-    arrays: Mapping[str, FloatArray], members: Sequence[slice]
+    arrays: Mapping[str, FloatArray], members: Members
 ) -> dict[str, FloatArray]:
     """Columns of several roll-ups from those of layers.
 
@@ -128,10 +129,10 @@ def roll_ups_columns(
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
             each of shape (layers, steps).
-        members: which layers make each roll-up.
+        members: which layers make each module.
 
     Returns:
-        The same columns, each of shape (roll-ups, steps).
+        The same columns, each of shape (modules, steps).
     """
     absent = np.isnan(arrays["nonfinite"])
     if absent.any():
@@ -142,7 +143,7 @@ def roll_ups_columns(
         name: _common(arrays[name], absent, members)
         for name in ("lr", "weight_decay", "pred_half_life")
     }
-    pred_update_sq = added(arrays["pred_update_rms"] ** 2, members)
+    pred_update_sq = members.reduce(arrays["pred_update_rms"] ** 2)
     return {
         "numel": sums.numel,
         **common,
@@ -171,26 +172,26 @@ def _without(
 
 
 def _effective_weight_decay(
-    arrays: Mapping[str, FloatArray], members: Sequence[slice]
+    arrays: Mapping[str, FloatArray], members: Members
 ) -> FloatArray:
     """How fast the squared norm of all layers decays: layers count by theirs."""
     weight_sq = arrays["weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         decayed = arrays["effective_weight_decay"] * weight_sq
         decayed[weight_sq == 0] = 0.0
-        decay: FloatArray = added(decayed, members) / added(weight_sq, members)
+        decay: FloatArray = members.reduce(decayed) / members.reduce(weight_sq)
     return decay
 
 
 def _turning(
-    arrays: Mapping[str, FloatArray], prefix: str, members: Sequence[slice]
+    arrays: Mapping[str, FloatArray], prefix: str, members: Members
 ) -> dict[str, FloatArray]:
     """Norms add in squares; the angle is that of all layers turning at once."""
     of_layers = arrays[f"{prefix}weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         turned_sq = of_layers * arrays[f"{prefix}angular_update"] ** 2
-        weight_sq = added(of_layers, members)
-        angle = np.sqrt(added(turned_sq, members) / weight_sq)
+        weight_sq = members.reduce(of_layers)
+        angle = np.sqrt(members.reduce(turned_sq) / weight_sq)
     return {
         f"{prefix}weight_norm": np.sqrt(weight_sq),
         f"{prefix}angular_update": angle,
@@ -198,14 +199,14 @@ def _turning(
 
 
 def _common(
-    values: FloatArray, absent: npt.NDArray[np.bool_], members: Sequence[slice]
+    values: FloatArray, absent: npt.NDArray[np.bool_], members: Members
 ) -> FloatArray:
     """The value of the layers that are there where all agree, else NaN."""
     least, most = values, values
     if absent.any():
         least, most = (np.where(absent, end, values) for end in (np.inf, -np.inf))
     lowest, highest = (
-        added(least, members, np.minimum),
-        added(most, members, np.maximum),
+        members.reduce(least, np.minimum),
+        members.reduce(most, np.maximum),
     )
     return np.where(lowest == highest, highest, np.nan)
