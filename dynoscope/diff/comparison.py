@@ -56,17 +56,15 @@ class Pairing:
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
         self._at = [np.array([at[name] for name in self.shared]) for at in places]
 
-    def chunks(self, stretch: Stretch) -> Iterator[tuple[int, slice, slice]]:
-        """Shared layers, some at a time, that lie together in both runs.
+    def chunks(self, most: int) -> Iterator[tuple[int, slice, slice]]:
+        """Shared layers, at most so many at a time, consecutive ones in both runs.
 
         Yields:
             The number of the first one, and where they are in a and in b.
         """
-        most = max(1, CHUNK // len(stretch.steps))
         breaks = np.zeros(len(self.shared), bool)
-        for grid, at in zip(stretch, self._at, strict=True):
+        for at in self._at:
             breaks[1:] |= np.diff(at) != 1
-            breaks |= np.isin(at, grid.seams)
         breaks[0] = True
         starts = np.flatnonzero(breaks).tolist()
         for start, stop in zip(starts, [*starts[1:], len(breaks)], strict=True):
@@ -129,7 +127,8 @@ class Comparison:
     def take(self, stretch: Stretch) -> Self:
         """Compare some steps, after all earlier ones."""
         with np.errstate(all="ignore"):  # infinite numbers are compared, too
-            for start, in_a, in_b in self.pairing.chunks(stretch):
+            most = max(1, CHUNK // len(stretch.steps))
+            for start, in_a, in_b in self.pairing.chunks(most):
                 for name, tally in self._layers.items():
                     a, b = stretch.a.values(name, in_a), stretch.b.values(name, in_b)
                     tally.add(stretch.steps, a, b, start)

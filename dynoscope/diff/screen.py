@@ -46,7 +46,7 @@ class Screen:
             limit: a distance for each of the layers, shape (n,).
             layers: which layers, shape (n,).
         """
-        quick = self._quick[layers]
+        quick = self._quick if len(layers) == len(self._quick) else self._quick[layers]
         limit = limit[:, None] / (1 + 2 * self._slack)
         if self._kind == "difference":
             ends = -limit, limit

@@ -67,17 +67,19 @@ class Tally:
             b: the same in run b.
             start: the first of the layers.
         """
-        layers = np.arange(start, start + len(a))
+        layers, repeats = np.arange(start, start + len(a)), 1
+        if a.strides[1] == b.strides[1] == 0:  # one number for all steps
+            steps, a, b, repeats = steps[:1], a[:, :1], b[:, :1], len(steps)
         with np.errstate(invalid="ignore", over="ignore"):
-            sum_a, sum_b = (x.sum(axis=1, dtype=np.float64) for x in (a, b))
-        whole = np.isfinite(sum_a) & np.isfinite(sum_b)  # no NaN, nothing infinite
-        self._sums[:, layers[whole]] += np.stack([sum_a, sum_b] * 2)[:, whole]
-        self._counts[:, layers[whole]] += len(steps)
-        if whole.all():
-            self._scan(steps, a, b, layers)
-            return
-        self._scan(steps, a[whole], b[whole], layers[whole])
-        self._add_broken(steps, a[~whole], b[~whole], layers[~whole])
+            sums = np.stack([x.sum(axis=1, dtype=np.float64) for x in (a, b)])
+        whole = np.isfinite(sums).all(axis=0)  # no NaN, nothing infinite
+        if not whole.all():
+            self._add_broken(steps, a[~whole], b[~whole], layers[~whole], repeats)
+            layers, a, b, sums = layers[whole], a[whole], b[whole], sums[:, whole]
+        self._sums[:2, layers] += repeats * sums
+        self._sums[2:, layers] += repeats * sums
+        self._counts[:, layers] += repeats * len(steps)
+        self._scan(steps, a, b, layers)
 
     def merge(self, later: "Tally") -> None:
         """Take in what has been found of later steps, given this or what it was."""
@@ -95,16 +97,19 @@ class Tally:
         self._is_apart |= newly
 
     def _add_broken(
-        self, steps: IntArray, a: Array, b: Array, layers: IntArray
+        self, steps: IntArray, a: Array, b: Array, layers: IntArray, repeats: int
     ) -> None:
         """Layers some of whose numbers are NaN or infinite."""
         has_a, has_b = np.isfinite(a), np.isfinite(b)
+        if not (has_a.any() or has_b.any()):
+            return
         both = has_a & has_b
         for row, (values, valid) in enumerate(
             ((a, both), (b, both), (a, has_a), (b, has_b))
         ):
-            self._sums[row, layers] += values.sum(1, dtype=np.float64, where=valid)
-            self._counts[row, layers] += valid.sum(axis=1)
+            sums = values.sum(axis=1, dtype=np.float64, where=valid)
+            self._sums[row, layers] += repeats * sums
+            self._counts[row, layers] += repeats * valid.sum(axis=1)
         some = both.any(axis=1)
         a, b = (np.where(both[some], x[some], np.nan) for x in (a, b))
         self._compare(steps, a, b, layers[some])
@@ -116,13 +121,19 @@ class Tally:
         look = screen(self._kind, a, b)
         farther = look.most > self._farthest[layers]
         apart = (look.most > self._limit) & ~self._is_apart[layers]
-        unknown = np.isinf(look.most) & (farther | apart)
-        hidden = np.flatnonzero(unknown)
-        hidden = hidden[(a[hidden] != b[hidden]).any(axis=1)]
-        unsure = self._find_first(steps, a, b, layers, look, apart & ~unknown)
-        self._find_largest(steps, a, b, layers, look, farther & ~unknown)
-        for rows in (hidden, unsure):
+        if not (farther.any() or apart.any()):
+            return
+        unknown = np.isinf(look.most)
+        if unknown.any():
+            rows = np.flatnonzero(unknown & (farther | apart))
+            rows = rows[(a[rows] != b[rows]).any(axis=1)]
             self._compare(steps, a[rows], b[rows], layers[rows])
+            farther, apart = farther & ~unknown, apart & ~unknown
+        if apart.any():
+            rows = self._find_first(steps, a, b, layers, look, apart)
+            self._compare(steps, a[rows], b[rows], layers[rows])
+        if farther.any():
+            self._find_largest(steps, a, b, layers, look, farther)
 
     def _find_first(
         self,

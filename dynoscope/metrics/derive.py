@@ -267,8 +267,8 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
         weight_max=m["weight_max"],
         scaled_grad_sq=scaled**2,
         weight_scaled_grad=_product(m["weight_scaled_grad_cos"], weight, scaled),
-        outside=np.rint(np.nan_to_num(m["outside_share"]) * numel),
-        at_edge=np.rint(np.nan_to_num(m["box_share"]) * numel),
+        outside=np.rint(_or_none(m["outside_share"]) * numel),
+        at_edge=np.rint(_or_none(m["box_share"]) * numel),
         boxed=np.where(np.isnan(m["box_share"]), 0.0, numel),
     )
 
@@ -319,6 +319,10 @@ def total(
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b == 0, np.nan, a / b)
+
+
+def _or_none(share: FloatArray) -> FloatArray:
+    return np.where(np.isnan(share), 0.0, share)
 
 
 def _cosine(dot: FloatArray, a_sq: FloatArray, b_sq: FloatArray) -> FloatArray:

@@ -22,32 +22,33 @@ class Members:
     """
 
     def __init__(self, slices: Sequence[slice]) -> None:
-        self._count = len(slices)
-        # For modules of one size in a row: the first layer, the size, and who they are.
-        self._runs: list[tuple[int, int, list[int]]] = []
-        order = sorted((s.stop - s.start, s.start, n) for n, s in enumerate(slices))
-        for size, start, number in order:
+        sized = [(each.stop - each.start, each.start) for each in slices]
+        different = sorted(set(sized))
+        self._places = np.array([different.index(each) for each in sized])
+        # For modules of one size in a row: the first layer, the size, how many.
+        self._runs: list[tuple[int, int, int]] = []
+        for size, start in different:
             if self._runs:
-                first, its_size, numbers = self._runs[-1]
-                if size == its_size and start == first + size * len(numbers):
-                    numbers.append(number)
+                first, its_size, count = self._runs[-1]
+                if size == its_size and start == first + size * count:
+                    self._runs[-1] = first, size, count + 1
                     continue
-            self._runs.append((start, size, [number]))
+            self._runs.append((start, size, 1))
 
-    def blocks(self, *columns: Array) -> Iterator[tuple[Any, ...]]:
-        """Columns of shape (layers, ...) as blocks of shape (modules, layers, ...).
+    def blocks(self, *columns: Array) -> Iterator[list[Array]]:
+        """Columns of shape (layers, ...) as views of shape (modules, layers, ...).
 
-        Yields:
-            Which modules, and a view of each column.
+        Modules are as many as differ; `whole` puts what was made of them in order.
         """
-        for start, size, numbers in self._runs:
-            stop, shape = start + size * len(numbers), (len(numbers), size)
-            views = (x[start:stop].reshape(shape + x.shape[1:]) for x in columns)
-            yield numbers, *views
+        for start, size, count in self._runs:
+            stop = start + size * count
+            yield [x[start:stop].reshape(count, size, *x.shape[1:]) for x in columns]
+
+    def whole(self, parts: Sequence[Array]) -> Array:
+        """What was made of blocks, each of shape (modules, ...), for all modules."""
+        found: Array = np.concatenate(parts)[self._places]
+        return found
 
     def reduce(self, column: Array, add: np.ufunc = np.add) -> Array:
         """A column of shape (layers, ...) reduced to (modules, ...)."""
-        found = np.empty((self._count, *column.shape[1:]), column.dtype)
-        for numbers, block in self.blocks(column):
-            found[numbers] = add.reduce(block, axis=1)
-        return found
+        return self.whole([add.reduce(x, axis=1) for (x,) in self.blocks(column)])

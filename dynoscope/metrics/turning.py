@@ -92,16 +92,14 @@ def combine_runs(
 
 def turn_sq_of(parts: Turning, members: Members) -> FloatArray:
     """Sum of t**2 of parts along the first axis, taken together; see `combine`."""
-    a, b = (members.reduce(x) for x in parts[:2])
-    common = _slope(a, b)
-    found = np.empty_like(a)
-    for numbers, slopes, *its in members.blocks(_slope(*parts[:2]), *parts):
-        differs = slopes - common[numbers][:, None]
+    found = []
+    for slopes, a, b, turn_sq in members.blocks(_slope(*parts[:2]), *parts):
+        differs = slopes - _slope(a.sum(axis=1), b.sum(axis=1))[:, None]
         differs *= differs
-        differs *= its[0]
-        differs += its[2]
-        found[numbers] = differs.sum(axis=1)
-    return found
+        differs *= a
+        differs += turn_sq
+        found.append(differs.sum(axis=1))
+    return members.whole(found)
 
 
 def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:

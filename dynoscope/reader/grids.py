@@ -52,11 +52,6 @@ class Grid:
     problems: list[str]
     _tiles: Sequence[_Tile]
 
-    @property
-    def seams(self) -> list[int]:
-        """Layers before which values of other layers cannot be had without a copy."""
-        return sorted({tile.layers.start for tile in self._tiles})
-
     def part(self, start: int, stop: int) -> "Grid":
         """Some of the steps, from one to before another, by their position."""
         tiles = []
@@ -80,11 +75,12 @@ class Grid:
             is_within = start <= layers.start and layers.stop <= stop
             if is_within and _length(tile.steps) == len(self.steps):
                 return tile.columns[name][layers.start - start : layers.stop - start]
-        return self.filled(name, layers)
+        kinds = {tile.columns[name].dtype for tile in self._tiles}
+        return self.filled(name, layers, np.result_type(np.float32, *kinds))
 
-    def filled(self, name: str, layers: slice) -> npt.NDArray[np.float64]:
-        """The same as float64, a copy."""
-        array = np.empty((layers.stop - layers.start, len(self.steps)))
+    def filled(self, name: str, layers: slice, dtype: npt.DTypeLike = float) -> Array:
+        """The same as a copy, of float64 unless told otherwise."""
+        array = np.empty((_length(layers), len(self.steps)), dtype)
         if sum(_area(tile) for tile in self._tiles) < self.layers * len(self.steps):
             array.fill(np.nan)
         for tile in self._tiles:
