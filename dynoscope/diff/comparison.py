@@ -36,8 +36,9 @@ class Pairing:
     Attributes:
         names: layers of a, and of b, in alphabetic order: so a module's are together.
         shared: layers that both have, in alphabetic order.
-        modules: as given.
+        modules: those given, sorted by size.
         members: which layers of a, and of b, make each of them.
+        order: the modules as given.
     """
 
     def __init__(
@@ -48,11 +49,15 @@ class Pairing:
     ) -> None:
         self.names = sorted(names_a), sorted(names_b)
         self.shared = sorted({*names_a} & {*names_b})
-        self.modules = modules
-        self.members = tuple(
-            Members([_consecutive(members_of(each, names), names) for each in modules])
+        slices = [
+            {name: _consecutive(members_of(name, names), names) for name in modules}
             for names in self.names
+        ]
+        self.modules = sorted(modules, key=lambda name: _by_size(slices[0][name]))
+        self.members = tuple(
+            Members([its[name] for name in self.modules]) for its in slices
         )
+        self.order = modules
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
         self._at = [np.array([at[name] for name in self.shared]) for at in places]
 
@@ -72,6 +77,10 @@ class Pairing:
                 count = min(most, stop - first)
                 a, b = (int(at[first]) for at in self._at)
                 yield first, slice(a, a + count), slice(b, b + count)
+
+
+def _by_size(layers: slice) -> tuple[int, int]:
+    return layers.stop - layers.start, layers.start
 
 
 def _consecutive(some: Sequence[str], names: Sequence[str]) -> slice:
@@ -140,7 +149,7 @@ class Comparison:
         return self
 
     def _take_modules(self, stretch: Stretch) -> None:
-        grids = stretch.a, stretch.b
+        grids, whole = (stretch.a, stretch.b), self.pairing.modules.index("*")
         width = max(1, ROLLED // max(grid.layers for grid in grids))
         for start in range(0, len(stretch.steps), width):
             parts = [grid.part(start, start + width) for grid in grids]
@@ -152,10 +161,8 @@ class Comparison:
             curves: dict[str, npt.NDArray[np.generic]] = {"step": steps}
             for name, tally in self._modules.items():
                 tally.add(steps, a[name], b[name])
-                curves |= {
-                    f"{name}_a": a[name][0].copy(),
-                    f"{name}_b": b[name][0].copy(),
-                }
+                curves[f"{name}_a"] = a[name][whole].copy()
+                curves[f"{name}_b"] = b[name][whole].copy()
             self._curves.append(curves)
 
     def merge(self, later: "Comparison") -> None:
@@ -177,7 +184,7 @@ class Comparison:
 
     def modules(self) -> pd.DataFrame:
         """The same of the roll-ups."""
-        return _interleaved(self._modules, self.pairing.modules, self.pairing.modules)
+        return _interleaved(self._modules, self.pairing.modules, self.pairing.order)
 
     def curves(self) -> pd.DataFrame:
         """The whole models' metrics at each step."""

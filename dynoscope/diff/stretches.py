@@ -30,6 +30,9 @@ MOST_ROWS: Final = 1 << 21
 THREADS: Final = 2
 """Stretches that are at work at once: each takes memory."""
 
+KEPT: Final = 31 << 20
+"""Bytes of memory up to which a piece is kept for the next one who needs it."""
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -83,6 +86,7 @@ def stretches(
     Yields:
         What was made of each stretch, in their order.
     """
+    _keep_memory()
     with ThreadPoolExecutor(THREADS, "dynoscope-diff") as pool:
         try:
             sides = [_Ahead(pool, half, steps) for half in (a, b)]
@@ -101,6 +105,15 @@ def stretches(
                 yield at_work.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _keep_memory() -> None:
+    """Have glibc keep memory that is freed rather than hand it back to the system.
+
+    Else the system clears the same memory again and again: half of all time. Pieces
+    are kept up to the size of the largest one ever freed, if that is below 32 MB.
+    """
+    np.empty(KEPT, np.uint8)
 
 
 class _Ahead:

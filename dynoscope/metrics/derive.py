@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray, Sum
-from dynoscope.metrics.members import Members
-from dynoscope.metrics.turning import Turning, angle, turn_sq_of
+from dynoscope.metrics.turning import Turning, angle
 
 __all__ = [
     "LAYER_METRICS",
@@ -33,10 +32,8 @@ __all__ = [
     "momentum_norm",
     "nonfinite",
     "outside_share",
-    "roll_up",
     "scaled_grad_norm",
     "sums_of",
-    "total",
     "unmoved_share",
     "update_grad_cos",
     "update_norm",
@@ -47,6 +44,22 @@ __all__ = [
     "weight_scaled_grad_cos",
     "weight_update_cos",
 ]
+
+
+class _Once:
+    """A property that is computed when first asked for.
+
+    Unlike `functools.cached_property`, which in Python 3.11 holds a lock meanwhile, it
+    does not make one thread wait for another one's instance.
+    """
+
+    def __init__(self, compute: Callable[["LayerSums"], FloatArray]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, sums: "LayerSums", owner: type) -> FloatArray:
+        found = self._compute(sums)
+        vars(sums)[self._compute.__name__] = found  # is found before this from now on
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +90,31 @@ class LayerSums:
         """The sums that describe how the weight turns."""
         return Turning(self.weight_sq, self.weight_update, self.turn_sq)
 
-    @property
+    @_Once
     def update_sq(self) -> FloatArray:
         """Sum of d**2."""
         return self.turning.update_sq
+
+    @_Once
+    def weight_norm(self) -> FloatArray:
+        """Square root of `weight_sq`; the same for the others."""
+        return np.sqrt(self.weight_sq)
+
+    @_Once
+    def grad_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.grad_sq)
+
+    @_Once
+    def momentum_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.momentum_sq)
+
+    @_Once
+    def update_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.update_sq)
+
+    @_Once
+    def scaled_grad_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.scaled_grad_sq)
 
     @classmethod
     def of(
@@ -106,7 +140,7 @@ class LayerSums:
 
 def weight_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the weight before the step."""
-    return np.sqrt(s.weight_sq)
+    return s.weight_norm
 
 
 def weight_max(s: LayerSums) -> FloatArray:
@@ -121,12 +155,12 @@ def grad_l1(s: LayerSums) -> FloatArray:
 
 def grad_l2(s: LayerSums) -> FloatArray:
     """l2 norm of the gradient that the optimizer received."""
-    return np.sqrt(s.grad_sq)
+    return s.grad_norm
 
 
 def grad_ratio(s: LayerSums) -> FloatArray:
     """l1 over l2 norm of the gradient, in [1, sqrt(numel)]."""
-    return _divide(s.grad_abs, np.sqrt(s.grad_sq))
+    return _divide(s.grad_abs, s.grad_norm)
 
 
 def grad_density(s: LayerSums) -> FloatArray:
@@ -136,17 +170,17 @@ def grad_density(s: LayerSums) -> FloatArray:
 
 def momentum_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the optimizer's momentum before the step."""
-    return np.sqrt(s.momentum_sq)
+    return s.momentum_norm
 
 
 def update_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the step's change of the weight, weight decay included."""
-    return np.sqrt(s.update_sq)
+    return s.update_norm
 
 
 def update_ratio(s: LayerSums) -> FloatArray:
     """Update norm over weight norm."""
-    return _divide(np.sqrt(s.update_sq), np.sqrt(s.weight_sq))
+    return _divide(s.update_norm, s.weight_norm)
 
 
 def angular_update(s: LayerSums) -> FloatArray:
@@ -156,32 +190,32 @@ def angular_update(s: LayerSums) -> FloatArray:
 
 def weight_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and gradient; 0 for a scale-invariant layer."""
-    return _cosine(s.weight_grad, s.weight_sq, s.grad_sq)
+    return _cosine(s.weight_grad, s.weight_norm, s.grad_norm)
 
 
 def weight_update_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and update; negative where the weight shrinks."""
-    return _cosine(s.weight_update, s.weight_sq, s.update_sq)
+    return _cosine(s.weight_update, s.weight_norm, s.update_norm)
 
 
 def momentum_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between momentum and gradient."""
-    return _cosine(s.momentum_grad, s.momentum_sq, s.grad_sq)
+    return _cosine(s.momentum_grad, s.momentum_norm, s.grad_norm)
 
 
 def update_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between update and gradient; -1 for plain gradient descent."""
-    return _cosine(s.grad_update, s.update_sq, s.grad_sq)
+    return _cosine(s.grad_update, s.update_norm, s.grad_norm)
 
 
 def scaled_grad_norm(s: LayerSums) -> FloatArray:
     """l2 norm of u = g / (sqrt(v) + eps); sqrt(numel) where v is steady noise's."""
-    return np.sqrt(s.scaled_grad_sq)
+    return s.scaled_grad_norm
 
 
 def weight_scaled_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and u = g / (sqrt(v) + eps)."""
-    return _cosine(s.weight_scaled_grad, s.weight_sq, s.scaled_grad_sq)
+    return _cosine(s.weight_scaled_grad, s.weight_norm, s.scaled_grad_norm)
 
 
 def outside_share(s: LayerSums) -> FloatArray:
@@ -273,49 +307,6 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     )
 
 
-def roll_up(s: LayerSums, members: Members) -> LayerSums:
-    """Layers, along the first axis, taken together as modules.
-
-    A layer that has no gradient, or no momentum, at a step has NaN there
-    although nothing is wrong with it; it adds nothing. A NaN that was measured
-    (`nonfinite` is not 0) stays.
-
-    Args:
-        s: sums of shape (layers, ...).
-        members: which layers make each module.
-
-    Returns:
-        Sums of shape (modules, ...).
-    """
-    totals = {
-        field.name: total(
-            getattr(s, field.name),
-            s.nonfinite,
-            members,
-            np.maximum if field.name == "weight_max" else np.add,
-        )
-        for field in dataclasses.fields(s)
-    }
-    totals["turn_sq"] = turn_sq_of(s.turning, members)
-    return LayerSums(**totals)
-
-
-def total(
-    column: FloatArray,
-    nonfinite: FloatArray,
-    members: Members,
-    add: np.ufunc = np.add,
-) -> FloatArray:
-    """Layers, along the first axis, taken together in one column; see `roll_up`."""
-    together: FloatArray = members.reduce(column, add)
-    if not np.isnan(together).any():
-        return together  # then there is no NaN among the layers either
-    nothing = (nonfinite == 0) & np.isnan(column)
-    together = members.reduce(np.where(nothing, 0.0, column), add)
-    together[members.reduce(nothing, np.logical_and)] = np.nan
-    return together
-
-
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b == 0, np.nan, a / b)
@@ -325,9 +316,9 @@ def _or_none(share: FloatArray) -> FloatArray:
     return np.where(np.isnan(share), 0.0, share)
 
 
-def _cosine(dot: FloatArray, a_sq: FloatArray, b_sq: FloatArray) -> FloatArray:
+def _cosine(dot: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     # Rounding may carry a cosine past 1; clip keeps NaN.
-    return np.clip(_divide(dot, np.sqrt(a_sq) * np.sqrt(b_sq)), -1.0, 1.0)
+    return np.clip(_divide(dot, a * b), -1.0, 1.0)
 
 
 def _product(cosine: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:

@@ -14,41 +14,45 @@ Array: TypeAlias = npt.NDArray[Any]
 class Members:
     """Which layers make each module.
 
-    Modules of the same size that follow each other, as those of a network's blocks do,
-    are reduced in one go.
+    Modules of one size that follow each other, as those of a network's blocks do, are
+    reduced in one go: it is fastest to have them sorted by size.
 
     Args:
         slices: for each module its layers, at least one.
     """
 
     def __init__(self, slices: Sequence[slice]) -> None:
-        sized = [(each.stop - each.start, each.start) for each in slices]
-        different = sorted(set(sized))
-        self._places = np.array([different.index(each) for each in sized])
-        # For modules of one size in a row: the first layer, the size, how many.
+        self._count = len(slices)
+        # Modules in a row: the first layer, how many make a module, how many modules.
         self._runs: list[tuple[int, int, int]] = []
-        for size, start in different:
+        for each in slices:
+            size = each.stop - each.start
             if self._runs:
                 first, its_size, count = self._runs[-1]
-                if size == its_size and start == first + size * count:
+                if size == its_size and each.start == first + size * count:
                     self._runs[-1] = first, size, count + 1
                     continue
-            self._runs.append((start, size, 1))
+            self._runs.append((each.start, size, 1))
 
-    def blocks(self, *columns: Array) -> Iterator[list[Array]]:
+    def blocks(self, *columns: Array) -> Iterator[tuple[slice, list[Array]]]:
         """Columns of shape (layers, ...) as views of shape (modules, layers, ...).
 
-        Modules are as many as differ; `whole` puts what was made of them in order.
+        Yields:
+            Which modules, and the views.
         """
+        done = 0
         for start, size, count in self._runs:
             stop = start + size * count
-            yield [x[start:stop].reshape(count, size, *x.shape[1:]) for x in columns]
-
-    def whole(self, parts: Sequence[Array]) -> Array:
-        """What was made of blocks, each of shape (modules, ...), for all modules."""
-        found: Array = np.concatenate(parts)[self._places]
-        return found
+            views = [x[start:stop].reshape(count, size, *x.shape[1:]) for x in columns]
+            yield slice(done, done + count), views
+            done += count
 
     def reduce(self, column: Array, add: np.ufunc = np.add) -> Array:
         """A column of shape (layers, ...) reduced to (modules, ...)."""
-        return self.whole([add.reduce(x, axis=1) for (x,) in self.blocks(column)])
+        found = np.empty((self._count, *column.shape[1:]), column.dtype)
+        for modules, (block,) in self.blocks(column):
+            if block.shape[1] == 1:
+                found[modules] = block[:, 0]
+            else:
+                add.reduce(block, axis=1, out=found[modules])
+        return found

@@ -11,11 +11,10 @@ from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import (
     LAYER_METRICS,
     derive,
-    roll_up,
     sums_of,
-    total,
 )
 from dynoscope.metrics.members import Members
+from dynoscope.metrics.rolling import roll_up, total
 from dynoscope.schema import TABLES
 
 __all__ = [
