@@ -1,6 +1,8 @@
 """All metrics of two runs' layers and modules, compared in one pass over the rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import bisect
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -12,7 +14,7 @@ from dynoscope.diff.tally import Tally
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.members import Members
 from dynoscope.reader import Grid
-from dynoscope.reader.rollup import members_of, roll_ups_columns
+from dynoscope.reader.rollup import is_roll_up, roll_ups_columns
 from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
@@ -22,6 +24,9 @@ CHUNK: Final = 1 << 16
 
 ROLLED: Final = 1 << 16
 """Rows that are rolled up in one go: some 40 MB."""
+
+LAST: Final = chr(sys.maxunicode)
+"""Comes after all other letters."""
 
 
 class Pairing:
@@ -36,9 +41,10 @@ class Pairing:
     Attributes:
         names: layers of a, and of b, in alphabetic order: so a module's are together.
         shared: layers that both have, in alphabetic order.
-        modules: those given, sorted by size.
+        same_as: for each module itself; or the layer, or another module, that has just
+            the same layers in both runs, and so the same metrics.
+        modules: those that are only the same as themselves, sorted by size.
         members: which layers of a, and of b, make each of them.
-        order: the modules as given.
     """
 
     def __init__(
@@ -49,15 +55,19 @@ class Pairing:
     ) -> None:
         self.names = sorted(names_a), sorted(names_b)
         self.shared = sorted({*names_a} & {*names_b})
-        slices = [
-            {name: _consecutive(members_of(name, names), names) for name in modules}
-            for names in self.names
-        ]
-        self.modules = sorted(modules, key=lambda name: _by_size(slices[0][name]))
+        ranges = {
+            name: tuple(_range(name, its) for its in self.names)
+            for name in [*self.shared, *modules]
+        }
+        first = {its: name for name, its in reversed(ranges.items())}
+        self.same_as = {name: first[ranges[name]] for name in modules}
+        if modules:
+            self.same_as["*"] = "*"  # its curves are kept
+        alone = [name for name, other in self.same_as.items() if name == other]
+        self.modules = sorted(alone, key=lambda name: _by_size(ranges[name][0]))
         self.members = tuple(
-            Members([its[name] for name in self.modules]) for its in slices
+            Members([ranges[name][side] for name in self.modules]) for side in (0, 1)
         )
-        self.order = modules
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
         self._at = [np.array([at[name] for name in self.shared]) for at in places]
 
@@ -79,13 +89,16 @@ class Pairing:
                 yield first, slice(a, a + count), slice(b, b + count)
 
 
-def _by_size(layers: slice) -> tuple[int, int]:
-    return layers.stop - layers.start, layers.start
+def _by_size(layers: range) -> tuple[int, int]:
+    return len(layers), layers.start
 
 
-def _consecutive(some: Sequence[str], names: Sequence[str]) -> slice:
-    start = names.index(some[0])
-    return slice(start, start + len(some))
+def _range(name: str, layers: Sequence[str]) -> range:
+    """Where a layer is among layers in alphabetic order, or those of a module are."""
+    start = bisect.bisect_left(layers, name.removesuffix("*"))
+    if not is_roll_up(name):
+        return range(start, start + 1)
+    return range(start, bisect.bisect_left(layers, name.removesuffix("*") + LAST))
 
 
 class Comparison:
@@ -180,11 +193,28 @@ class Comparison:
 
     def layers(self, order: Sequence[str]) -> pd.DataFrame:
         """All metrics of the first layer, then of the second, and so on."""
-        return _interleaved(self._layers, self.pairing.shared, order)
+        return self._rows(order, order)
 
     def modules(self) -> pd.DataFrame:
         """The same of the roll-ups."""
-        return _interleaved(self._modules, self.pairing.modules, self.pairing.order)
+        same_as = self.pairing.same_as
+        return self._rows(list(same_as.values()), list(same_as))
+
+    def _rows(self, which: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+        """Rows of some layers or modules, under new names."""
+        known = [*self.pairing.shared, *self.pairing.modules]
+        place = {name: i for i, name in enumerate(known)}
+        at = [place[name] for name in which]
+        frames = []
+        for metric, tally in self._layers.items():
+            frame = tally.frame(self.pairing.shared)
+            if self.pairing.modules:
+                more = self._modules[metric].frame(self.pairing.modules)
+                frame = pd.concat([frame, more])
+            frames.append(frame.iloc[at].assign(layer=list(names)))
+        layer = np.tile(np.arange(len(at)), len(frames))
+        frame = pd.concat(frames, ignore_index=True)
+        return frame.take(np.argsort(layer, kind="stable")).reset_index(drop=True)
 
     def curves(self) -> pd.DataFrame:
         """The whole models' metrics at each step."""
@@ -201,13 +231,3 @@ def _rolled(
     everything = slice(0, grid.layers)
     columns = {name: grid.filled(name, everything) for name in names}
     return roll_ups_columns(columns, members)
-
-
-def _interleaved(
-    tallies: Mapping[str, Tally], names: Sequence[str], order: Sequence[str]
-) -> pd.DataFrame:
-    frames = [tally.frame(list(names)) for tally in tallies.values()]
-    frame = pd.concat(frames, ignore_index=True)
-    rank = {name: i for i, name in enumerate(order)}
-    layer = np.tile([rank[name] for name in names], len(tallies))
-    return frame.take(np.argsort(layer, kind="stable")).reset_index(drop=True)

@@ -18,15 +18,20 @@ class Members:
     reduced in one go: it is fastest to have them sorted by size.
 
     Args:
-        slices: for each module its layers, at least one.
+        layers: of each module, at least one.
+
+    Attributes:
+        single: modules of one layer, and the layer of each.
     """
 
-    def __init__(self, slices: Sequence[slice]) -> None:
-        self._count = len(slices)
+    def __init__(self, layers: Sequence[range]) -> None:
+        self._count = len(layers)
+        single = [(n, s.start) for n, s in enumerate(layers) if len(s) == 1]
+        self.single = tuple(np.array(single, np.intp).reshape(-1, 2).T)
         # Modules in a row: the first layer, how many make a module, how many modules.
         self._runs: list[tuple[int, int, int]] = []
-        for each in slices:
-            size = each.stop - each.start
+        for each in layers:
+            size = len(each)
             if self._runs:
                 first, its_size, count = self._runs[-1]
                 if size == its_size and each.start == first + size * count:
@@ -51,8 +56,5 @@ class Members:
         """A column of shape (layers, ...) reduced to (modules, ...)."""
         found = np.empty((self._count, *column.shape[1:]), column.dtype)
         for modules, (block,) in self.blocks(column):
-            if block.shape[1] == 1:
-                found[modules] = block[:, 0]
-            else:
-                add.reduce(block, axis=1, out=found[modules])
+            add.reduce(block, axis=1, out=found[modules])
         return found

@@ -94,12 +94,11 @@ def turn_sq_of(parts: Turning, members: Members) -> FloatArray:
     """Sum of t**2 of parts along the first axis, taken together; see `combine`."""
     found = members.reduce(parts.turn_sq)
     for modules, (a, b) in members.blocks(*parts[:2]):
-        if a.shape[1] > 1:
-            differs = _slope(a, b)
-            differs -= _slope(a.sum(axis=1), b.sum(axis=1))[:, None]
-            differs *= differs
-            differs *= a
-            found[modules] += differs.sum(axis=1)
+        differs = _slope(a, b)
+        differs -= _slope(a.sum(axis=1), b.sum(axis=1))[:, None]
+        differs *= differs
+        differs *= a
+        found[modules] += differs.sum(axis=1)
     return found
 
 

@@ -7,7 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 __all__ = ["EVERYTHING", "Footer", "Window", "footer_of"]
 
@@ -128,13 +130,20 @@ class Footer:
             window: what is asked for.
         """
         there = [name for name in columns if name in self.columns]
-        file = pq.ParquetFile(
-            self._path, metadata=self._metadata, read_dictionary=[self._key]
+        wanted = [n for n, group in enumerate(self._groups) if group.meets(window)]
+        read = ds.ParquetReadOptions(dictionary_columns=[self._key])
+        files = ds.ParquetFileFormat(read_options=read)
+        whole = files.make_fragment(str(self._path), fs.LocalFileSystem())
+        batches = whole.subset(row_group_ids=wanted).to_batches(
+            columns=there,
+            batch_size=max((group.rows for group in self._groups), default=1),
+            batch_readahead=1,
+            use_threads=False,
+            # Arrow's own pool gives memory back at once, and the system clears it anew.
+            memory_pool=pa.system_memory_pool(),
         )
-        with file:
-            for n, group in enumerate(self._groups):
-                if group.meets(window):
-                    yield file.read_row_group(n, columns=there, use_threads=False)
+        for batch in batches:
+            yield pa.Table.from_batches([batch])
 
     def nothing(self, columns: Sequence[str]) -> pa.Table:
         """No rows."""

@@ -5,6 +5,7 @@ array as it lies there. What does not lie so is put where it belongs, row by row
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,11 @@ class Grid:
     problems: list[str]
     _tiles: Sequence[_Tile]
 
+    @functools.cached_property
+    def _is_full(self) -> bool:
+        area = sum(_length(tile.layers) * _length(tile.steps) for tile in self._tiles)
+        return area == self.layers * len(self.steps)
+
     def part(self, start: int, stop: int) -> "Grid":
         """Some of the steps, from one to before another, by their position."""
         tiles = []
@@ -81,7 +87,7 @@ class Grid:
     def filled(self, name: str, layers: slice, dtype: npt.DTypeLike = float) -> Array:
         """The same as a copy, of float64 unless told otherwise."""
         array = np.empty((_length(layers), len(self.steps)), dtype)
-        if sum(_area(tile) for tile in self._tiles) < self.layers * len(self.steps):
+        if not self._is_full:
             array.fill(np.nan)
         for tile in self._tiles:
             if _overlap(tile.layers, layers):
@@ -231,10 +237,6 @@ def _spared(values: Array) -> Array:
 
 def _differ(a: Any, b: Any) -> bool:
     return bool(a != b and not (np.isnan(a) and np.isnan(b)))
-
-
-def _area(tile: _Tile) -> int:
-    return _length(tile.layers) * _length(tile.steps)
 
 
 def _length(part: slice) -> int:

@@ -113,7 +113,7 @@ def roll_up_columns(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """
     count = arrays["numel"].shape[1]
     turned = {name: array.T for name, array in arrays.items()}
-    rolled = roll_ups_columns(turned, Members([slice(0, count)]))
+    rolled = roll_ups_columns(turned, Members([range(count)]))
     return {name: column[0] for name, column in rolled.items()}
 
 
@@ -123,7 +123,7 @@ def roll_ups_columns(
     """Columns of several roll-ups from those of layers.
 
     A layer that has no row at a step, since its optimizer did not step in that round,
-    adds nothing there.
+    adds nothing there; where none has, all is NaN. A module of one layer is that layer.
 
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
@@ -134,6 +134,7 @@ def roll_ups_columns(
         The same columns, each of shape (modules, steps).
     """
     absent = np.isnan(arrays["nonfinite"])
+    given = arrays
     if absent.any():
         arrays = _without(absent, arrays)
     of_layers = sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"])
@@ -143,7 +144,7 @@ def roll_ups_columns(
         for name in ("lr", "weight_decay", "pred_half_life")
     }
     pred_update_sq = members.reduce(arrays["pred_update_rms"] ** 2)
-    return {
+    rolled = {
         "numel": sums.numel,
         **common,
         "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"], members),
@@ -154,6 +155,12 @@ def roll_ups_columns(
         **_turning(arrays, "pred_effective_", members),
         **_turning(arrays, "traj_", members),
     }
+    modules, layers = members.single
+    gone = members.reduce(absent, np.logical_and)
+    for name, column in rolled.items():
+        column[modules] = given[name][layers]
+        column[gone] = np.nan
+    return rolled
 
 
 def _without(
