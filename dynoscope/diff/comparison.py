@@ -3,7 +3,7 @@
 import bisect
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ import pandas as pd
 
 from dynoscope.diff.stretches import Stretch
 from dynoscope.diff.tally import Tally
-from dynoscope.measurement import FloatArray
 from dynoscope.metrics.members import Members
 from dynoscope.reader import Grid
 from dynoscope.reader.rollup import is_roll_up, roll_ups_columns
@@ -19,14 +18,13 @@ from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
 
-CHUNK: Final = 1 << 16
-"""Numbers that are looked at in one go: they stay in the processor's cache."""
-
-ROLLED: Final = 1 << 16
-"""Rows that are rolled up in one go: some 40 MB."""
+NUMBERS: Final = 1 << 16
+"""Numbers of a column that are looked at in one go: few enough for a cache."""
 
 LAST: Final = chr(sys.maxunicode)
 """Comes after all other letters."""
+
+Array: TypeAlias = npt.NDArray[Any]
 
 
 class Pairing:
@@ -41,6 +39,7 @@ class Pairing:
     Attributes:
         names: layers of a, and of b, in alphabetic order: so a module's are together.
         shared: layers that both have, in alphabetic order.
+        places: where they are among a's, and among b's.
         same_as: for each module itself; or the layer, or another module, that has just
             the same layers in both runs, and so the same metrics.
         modules: those that are only the same as themselves, sorted by size.
@@ -69,24 +68,7 @@ class Pairing:
             Members([ranges[name][side] for name in self.modules]) for side in (0, 1)
         )
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
-        self._at = [np.array([at[name] for name in self.shared]) for at in places]
-
-    def chunks(self, most: int) -> Iterator[tuple[int, slice, slice]]:
-        """Shared layers, at most so many at a time, consecutive ones in both runs.
-
-        Yields:
-            The number of the first one, and where they are in a and in b.
-        """
-        breaks = np.zeros(len(self.shared), bool)
-        for at in self._at:
-            breaks[1:] |= np.diff(at) != 1
-        breaks[0] = True
-        starts = np.flatnonzero(breaks).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(breaks)], strict=True):
-            for first in range(start, stop, most):
-                count = min(most, stop - first)
-                a, b = (int(at[first]) for at in self._at)
-                yield first, slice(a, a + count), slice(b, b + count)
+        self.places = [np.array([at[name] for name in self.shared]) for at in places]
 
 
 def _by_size(layers: range) -> tuple[int, int]:
@@ -148,35 +130,39 @@ class Comparison:
 
     def take(self, stretch: Stretch) -> Self:
         """Compare some steps, after all earlier ones."""
+        width = max(1, NUMBERS // max(grid.layers for grid in stretch))
         with np.errstate(all="ignore"):  # infinite numbers are compared, too
-            most = max(1, CHUNK // len(stretch.steps))
-            for start, in_a, in_b in self.pairing.chunks(most):
-                for name, tally in self._layers.items():
-                    a, b = stretch.a.values(name, in_a), stretch.b.values(name, in_b)
-                    tally.add(stretch.steps, a, b, start)
-            if self.pairing.modules:
-                self._take_modules(stretch)
+            for start in range(0, len(stretch.steps), width):
+                self._take(*(grid.part(start, start + width) for grid in stretch))
         self.steps += len(stretch.steps)
         for known, grid in zip(self.problems, stretch, strict=True):
             known.update(dict.fromkeys(grid.problems))
         return self
 
-    def _take_modules(self, stretch: Stretch) -> None:
-        grids, whole = (stretch.a, stretch.b), self.pairing.modules.index("*")
-        width = max(1, ROLLED // max(grid.layers for grid in grids))
-        for start in range(0, len(stretch.steps), width):
-            parts = [grid.part(start, start + width) for grid in grids]
-            a, b = (
-                _rolled(part, self.columns, members)
-                for part, members in zip(parts, self.pairing.members, strict=True)
+    def _take(self, a: Grid, b: Grid) -> None:
+        columns = a.columns(), b.columns()
+        for name, tally in self._layers.items():
+            tally.add(a.steps, *self._shared([each[name] for each in columns]))
+        if not self.pairing.modules:
+            return
+        rolled_a, rolled_b = (
+            roll_ups_columns(
+                {name: x.astype(np.float64) for name, x in its.items()}, who
             )
-            steps = parts[0].steps
-            curves: dict[str, npt.NDArray[np.generic]] = {"step": steps}
-            for name, tally in self._modules.items():
-                tally.add(steps, a[name], b[name])
-                curves[f"{name}_a"] = a[name][whole].copy()
-                curves[f"{name}_b"] = b[name][whole].copy()
-            self._curves.append(curves)
+            for its, who in zip(columns, self.pairing.members, strict=True)
+        )
+        whole = self.pairing.modules.index("*")
+        curves: dict[str, npt.NDArray[np.generic]] = {"step": a.steps}
+        for name, tally in self._modules.items():
+            tally.add(a.steps, rolled_a[name], rolled_b[name])
+            curves[f"{name}_a"] = rolled_a[name][whole].copy()
+            curves[f"{name}_b"] = rolled_b[name][whole].copy()
+        self._curves.append(curves)
+
+    def _shared(self, columns: Sequence[Array]) -> Iterator[Array]:
+        """Layers that both have, of a and of b."""
+        for array, at in zip(columns, self.pairing.places, strict=True):
+            yield array if len(at) == len(array) else array[at]
 
     def merge(self, later: "Comparison") -> None:
         """Take in what was found of later steps."""
@@ -223,11 +209,3 @@ class Comparison:
             for name in self._curves[0]
         }
         return pd.DataFrame(columns)
-
-
-def _rolled(
-    grid: Grid, names: Sequence[str], members: Members
-) -> dict[str, FloatArray]:
-    everything = slice(0, grid.layers)
-    columns = {name: grid.filled(name, everything) for name in names}
-    return roll_ups_columns(columns, members)

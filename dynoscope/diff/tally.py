@@ -57,17 +57,16 @@ class Tally:
             self._farthest = earlier._farthest.copy()
             self._is_apart = earlier._is_apart.copy()
 
-    def add(self, steps: IntArray, a: Array, b: Array, start: int = 0) -> None:
-        """Take in some steps of some layers, after all earlier ones of these.
+    def add(self, steps: IntArray, a: Array, b: Array) -> None:
+        """Take in some steps, after all earlier ones.
 
         Args:
             steps: step numbers, shape (steps,), ascending.
             a: the metric in run a, float32 or float64, shape (layers, steps); NaN
                 where it has none.
             b: the same in run b.
-            start: the first of the layers.
         """
-        layers, repeats = np.arange(start, start + len(a)), 1
+        layers, repeats = np.arange(len(a)), 1
         if a.strides[1] == b.strides[1] == 0:  # one number for all steps
             steps, a, b, repeats = steps[:1], a[:, :1], b[:, :1], len(steps)
         with np.errstate(invalid="ignore", over="ignore"):

@@ -5,7 +5,6 @@ array as it lies there. What does not lie so is put where it belongs, row by row
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,12 +50,8 @@ class Grid:
     steps: IntArray
     layers: int
     problems: list[str]
+    _names: Sequence[str]
     _tiles: Sequence[_Tile]
-
-    @functools.cached_property
-    def _is_full(self) -> bool:
-        area = sum(_length(tile.layers) * _length(tile.steps) for tile in self._tiles)
-        return area == self.layers * len(self.steps)
 
     def part(self, start: int, stop: int) -> "Grid":
         """Some of the steps, from one to before another, by their position."""
@@ -66,37 +61,33 @@ class Grid:
             if first < last:
                 cut = slice(first - tile.steps.start, last - tile.steps.start)
                 columns = {name: x[:, cut] for name, x in tile.columns.items()}
-                steps = slice(first - start, last - start)
-                tiles.append(_Tile(tile.layers, steps, columns))
-        return Grid(self.steps[start:stop], self.layers, self.problems, tiles)
+                place = slice(first - start, last - start)
+                tiles.append(_Tile(tile.layers, place, columns))
+        steps = self.steps[start:stop]
+        return Grid(steps, self.layers, self.problems, self._names, tiles)
 
-    def values(self, name: str, layers: slice) -> Array:
-        """A column of some layers; NaN where there is no row.
+    def columns(self) -> dict[str, Array]:
+        """All columns; NaN where there is no row.
 
         Returns:
-            Shape (layers, steps), float32 or float64: not to be written to.
+            Arrays of shape (layers, steps), float32 or float64, not to be written to.
+            What is the same everywhere may be a view of one number.
         """
-        for tile in self._tiles:
-            start, stop = tile.layers.start, tile.layers.stop
-            is_within = start <= layers.start and layers.stop <= stop
-            if is_within and _length(tile.steps) == len(self.steps):
-                return tile.columns[name][layers.start - start : layers.stop - start]
-        kinds = {tile.columns[name].dtype for tile in self._tiles}
-        return self.filled(name, layers, np.result_type(np.float32, *kinds))
-
-    def filled(self, name: str, layers: slice, dtype: npt.DTypeLike = float) -> Array:
-        """The same as a copy, of float64 unless told otherwise."""
-        array = np.empty((_length(layers), len(self.steps)), dtype)
-        if not self._is_full:
-            array.fill(np.nan)
-        for tile in self._tiles:
-            if _overlap(tile.layers, layers):
-                first = max(tile.layers.start, layers.start)
-                last = min(tile.layers.stop, layers.stop)
-                target = slice(first - layers.start, last - layers.start)
-                source = slice(first - tile.layers.start, last - tile.layers.start)
-                array[target, tile.steps] = tile.columns[name][source]
-        return array
+        shape = self.layers, len(self.steps)
+        area = sum(_length(tile.layers) * _length(tile.steps) for tile in self._tiles)
+        is_full = area == shape[0] * shape[1]
+        found = {}
+        for name in self._names:
+            parts = [tile.columns[name] for tile in self._tiles]
+            if is_full and _are_one(parts):
+                found[name] = np.broadcast_to(parts[0][0, 0], shape)
+                continue
+            dtype = np.result_type(np.float32, *(part.dtype for part in parts))
+            array = np.empty(shape, dtype) if is_full else np.full(shape, np.nan, dtype)
+            for tile, part in zip(self._tiles, parts, strict=True):
+                array[tile.layers, tile.steps] = part
+            found[name] = array
+        return found
 
 
 def read_grid(
@@ -128,7 +119,7 @@ def read_grid(
     tiles = [part for part in parts if isinstance(part, _Tile)]
     if len(tiles) < len(parts) or _any_meet(tiles):
         tiles = [wanted.joined(parts)]
-    return Grid(steps, len(layers), problems, tiles)
+    return Grid(steps, len(layers), problems, columns, tiles)
 
 
 class _Rows(NamedTuple):
@@ -174,16 +165,19 @@ class _Wanted:
 
     def _part(self, piece: pa.Table) -> _Tile | _Rows:
         layer, step = _layers_of(piece, self.names), piece["step"].to_numpy()
-        tile = self._tile(piece, layer, step)
+        values = {name: _floats(piece, name) for name in self.columns}
+        tile = self._tile(values, layer, step)
         if tile is not None:
             return tile
         at = np.searchsorted(self.steps, step)
         at[at == len(self.steps)] = 0
         rows = np.flatnonzero((layer >= 0) & (self.steps[at] == step))
-        columns = {name: _floats(piece, name)[rows] for name in self.columns}
-        return _Rows(layer[rows] * len(self.steps) + at[rows], columns)
+        at = layer[rows] * len(self.steps) + at[rows]
+        return _Rows(at, {name: array[rows] for name, array in values.items()})
 
-    def _tile(self, piece: pa.Table, layer: IntArray, step: IntArray) -> _Tile | None:
+    def _tile(
+        self, values: Mapping[str, Array], layer: IntArray, step: IntArray
+    ) -> _Tile | None:
         """Rows of consecutive layers with the same steps each; None if they are not."""
         width = int((layer != layer[0]).argmax()) or len(layer)
         count, rest = divmod(len(layer), width)
@@ -199,12 +193,11 @@ class _Wanted:
             return None  # a step is there twice, or one that is wanted is not
         chosen = slice(None) if len(at) == width else at
         arrays = {
-            name: _spared(_floats(piece, name).reshape(count, width)[:, chosen])
-            for name in self.columns
+            name: _spared(array.reshape(count, width)[:, chosen])
+            for name, array in values.items()
         }
-        return _Tile(
-            slice(int(layers[0]), int(layers[-1]) + 1), slice(start, stop), arrays
-        )
+        where = slice(int(layers[0]), int(layers[-1]) + 1)
+        return _Tile(where, slice(start, stop), arrays)
 
 
 def _any_meet(tiles: Sequence[_Tile]) -> bool:
@@ -233,6 +226,14 @@ def _spared(values: Array) -> Array:
     first = values[0, 0]
     same = np.isnan(values) if np.isnan(first) else values == first
     return np.broadcast_to(first, values.shape) if same.all() else values
+
+
+def _are_one(parts: Sequence[Array]) -> bool:
+    """Whether all are views of one number, and that the same."""
+    numbers = [part[0, 0] for part in parts if part.strides == (0, 0)]
+    if len(numbers) < len(parts):
+        return False
+    return not any(_differ(number, numbers[0]) for number in numbers[1:])
 
 
 def _differ(a: Any, b: Any) -> bool:

@@ -126,8 +126,7 @@ def test_the_whole_models_norm_is_that_of_all_its_layers(a: Path, b: Path) -> No
 def test_pieces_do_not_show(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = diff(a, b)
     monkeypatch.setattr(stretches, "MOST_ROWS", 25)  # five steps of five layers
-    monkeypatch.setattr(comparison, "CHUNK", 10)
-    monkeypatch.setattr(comparison, "ROLLED", 15)
+    monkeypatch.setattr(comparison, "NUMBERS", 10)
     pieces = diff(a, b)
     for name in ("layers", "roll_ups", "curves", "normalization"):
         pd.testing.assert_frame_equal(
