@@ -7,7 +7,7 @@ import numpy as np
 from dynoscope.measurement import FloatArray
 from dynoscope.metrics.derive import LayerSums
 from dynoscope.metrics.members import Members
-from dynoscope.metrics.turning import turn_sq_of
+from dynoscope.metrics.turning import combine
 
 __all__ = ["roll_up", "total"]
 
@@ -35,7 +35,7 @@ def roll_up(s: LayerSums, members: Members) -> LayerSums:
         )
         for field in dataclasses.fields(s)
     }
-    totals["turn_sq"] = turn_sq_of(s.turning, members)
+    totals["turn_sq"] = combine(s.turning, members).turn_sq
     return LayerSums(**totals)
 
 
