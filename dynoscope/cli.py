@@ -79,10 +79,11 @@ def diff(
 ) -> None:
     """Compare two runs: configuration, then every metric of every layer."""
     from dynoscope.diff import diff as compare
-    from dynoscope.diff.text import print_diff
+    from dynoscope.diff.text import print_diff, progress_bar
 
     with _plain_errors():
-        found = compare(a, b)
+        with progress_bar() as progress:
+            found = compare(a, b, progress=progress)
         if html is not None:
             from dynoscope.dashboard.report import write_report
 

@@ -1,21 +1,20 @@
 """`diff`: two runs to what differs between them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dynoscope.diff.blocks import Columns, blocks, measured_steps
+from dynoscope.diff.comparison import Comparison, Pairing
 from dynoscope.diff.configuration import compare_configuration
 from dynoscope.diff.result import CommonSteps, Diff, Side
 from dynoscope.diff.scalars import compare_scalars
-from dynoscope.diff.tally import Tally
+from dynoscope.diff.stretches import Half, stretches
 from dynoscope.errors import UncomparableError
-from dynoscope.reader import Run, open_run
-from dynoscope.reader.rollup import members_of, roll_up_columns
+from dynoscope.reader import Extent, Run, open_run
 from dynoscope.schema import TABLES
 
 __all__ = ["diff"]
@@ -28,7 +27,12 @@ COMPARED = TABLES["layers"].names("measured", "setting", "predicted")
 
 
 def diff(
-    a: RunLike, b: RunLike, *, steps: Steps = None, threshold: float = 0.1
+    a: RunLike,
+    b: RunLike,
+    *,
+    steps: Steps = None,
+    threshold: float = 0.1,
+    progress: Callable[[float], None] | None = None,
 ) -> Diff:
     """Compare two runs over the steps that both measured.
 
@@ -41,6 +45,7 @@ def diff(
             excluded.
         threshold: when two numbers count as different; .1 is 10 % for positive
             quantities, .1 for cosines and shares (`dynoscope.diff.difference`).
+        progress: told now and then which share of the steps has been compared.
 
     Raises:
         RunNotFoundError: there is no readable run; the message says why.
@@ -48,10 +53,12 @@ def diff(
     """
     run_a, run_b = (r if isinstance(r, Run) else open_run(r) for r in (a, b))
     shared = _shared_layers(run_a, run_b)
-    common = _common_steps(run_a, run_b, steps)
-    layers, roll_ups, curves = _compare_layers(
-        run_a, run_b, shared, common.numbers, threshold
-    )
+    extents = [run.extents() for run in (run_a, run_b)]
+    common = _common_steps((run_a, run_b), extents, steps)
+    modules = [name for name in run_a.roll_ups if name in set(run_b.roll_ups)]
+    pairing = Pairing(run_a.layer_names, run_b.layer_names, modules)
+    found = Comparison("layers", COMPARED, pairing, threshold)
+    _go_over((run_a, run_b), extents, common.numbers, found, progress)
     config, config_equal = compare_configuration(run_a.manifest, run_b.manifest)
     return Diff(
         a=_side(run_a),
@@ -60,9 +67,9 @@ def diff(
         threshold=threshold,
         config=config,
         config_equal=config_equal,
-        layers=layers,
-        roll_ups=roll_ups,
-        curves=curves,
+        layers=found.layers(shared),
+        roll_ups=found.modules(),
+        curves=found.curves(),
         normalization=_compare_normalization(run_a, run_b, common.numbers, threshold),
         scalars=compare_scalars(run_a, run_b, lambda s: _chosen(s, steps)),
         only_a=[name for name in run_a.layer_names if name not in shared],
@@ -88,17 +95,26 @@ def _few(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _common_steps(a: Run, b: Run, steps: Steps) -> CommonSteps:
-    in_a, in_b = (measured_steps(run) for run in (a, b))
+def _common_steps(
+    runs: tuple[Run, Run], extents: Sequence[Sequence[Extent]], steps: Steps
+) -> CommonSteps:
+    in_a, in_b = (_steps_of(each) for each in extents)
     common = _chosen(np.intersect1d(in_a, in_b, assume_unique=True), steps)
     if not len(common):
         within = "" if steps is None else f" within steps={steps}"
+        a, b = runs
         raise UncomparableError(
             f"no measured step in common{within}: {a.path} has {_extent(in_a)}; "
             f"{b.path} has {_extent(in_b)}. Record both with an every= of which one "
             "divides the other, or wait until both have come as far"
         )
     return CommonSteps(common, of_a=len(in_a), of_b=len(in_b))
+
+
+def _steps_of(extents: Sequence[Extent]) -> IntArray:
+    return np.unique(
+        np.concatenate([np.empty(0, np.int64), *(e.steps for e in extents)])
+    )
 
 
 def _extent(steps: IntArray) -> str:
@@ -123,87 +139,38 @@ def _chosen(numbers: IntArray, steps: Steps) -> IntArray:
     return chosen
 
 
-def _compare_layers(
-    a: Run, b: Run, shared: list[str], steps: IntArray, threshold: float
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Frames of layers and roll-ups, and the whole model's curves."""
-    names_a, names_b = a.layer_names, b.layer_names
-    modules = [name for name in a.roll_ups if name in set(b.roll_ups)]
-    of_layers = _tallies(COMPARED, len(shared), threshold)
-    of_modules = _tallies(COMPARED, len(modules), threshold)
-    curves: list[pd.DataFrame] = []
-    for block in blocks("layers", (a, names_a), (b, names_b), steps):
-        in_a, in_b = _places(shared, names_a), _places(shared, names_b)
-        rolled_a = _rolled(block.a, modules, names_a)
-        rolled_b = _rolled(block.b, modules, names_b)
-        for metric in COMPARED:
-            values_a, values_b = block.a[metric][:, in_a], block.b[metric][:, in_b]
-            of_layers[metric].add(block.steps, values_a, values_b)
-            of_modules[metric].add(block.steps, rolled_a[metric], rolled_b[metric])
-        curves.append(_curves(block.steps, rolled_a, rolled_b))
-    return (
-        _interleaved(of_layers, shared),
-        _interleaved(of_modules, modules),
-        pd.concat(curves, ignore_index=True),
-    )
-
-
 def _compare_normalization(
     a: Run, b: Run, steps: IntArray, threshold: float
 ) -> pd.DataFrame:
-    found_a, found_b = (
-        [layer["name"] for layer in run.manifest["normalization"]] for run in (a, b)
-    )
-    shared = [name for name in found_a if name in found_b]
-    counts = TABLES["normalization"].names("measured")
-    tallies = _tallies(counts, len(shared), threshold, "normalization")
+    table = "normalization"
+    names = [[layer["name"] for layer in run.manifest[table]] for run in (a, b)]
+    shared = [name for name in names[0] if name in names[1]]
+    metrics = TABLES[table].names("measured")
+    found = Comparison(table, metrics, Pairing(*names), threshold)
     if shared:
-        sides = (a, shared), (b, shared)
-        for block in blocks("normalization", *sides, steps):
-            for metric in counts:
-                tallies[metric].add(block.steps, block.a[metric], block.b[metric])
-    return _interleaved(tallies, shared)
+        extents = [run.extents(table) for run in (a, b)]
+        _go_over((a, b), extents, steps, found)
+    return found.layers(shared)
 
 
-def _tallies(
-    metrics: Sequence[str], layers: int, threshold: float, table: str = "layers"
-) -> dict[str, Tally]:
-    return {name: Tally(TABLES[table][name], layers, threshold) for name in metrics}
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> list[int]:
-    position = {name: i for i, name in enumerate(among)}
-    return [position[name] for name in names]
-
-
-def _rolled(columns: Columns, modules: Sequence[str], names: Sequence[str]) -> Columns:
-    """Columns of roll-ups, shape (steps, modules)."""
-    per_module = []
-    for module in modules:
-        places = _places(members_of(module, names), names)
-        members = {name: values[:, places] for name, values in columns.items()}
-        per_module.append(roll_up_columns(members))
-    return {
-        name: np.stack([module[name] for module in per_module], axis=1)
-        for name in COMPARED
-    }
-
-
-def _curves(steps: IntArray, a: Columns, b: Columns) -> pd.DataFrame:
-    """The whole model's metrics, which are the first of the roll-ups."""
-    columns: dict[str, npt.NDArray[np.generic]] = {"step": steps}
-    for name in COMPARED:
-        columns[f"{name}_a"], columns[f"{name}_b"] = a[name][:, 0], b[name][:, 0]
-    return pd.DataFrame(columns)
-
-
-def _interleaved(tallies: Mapping[str, Tally], layers: list[str]) -> pd.DataFrame:
-    """All metrics of the first layer, then of the second, and so on."""
-    frame = pd.concat(
-        [tally.frame(layers) for tally in tallies.values()], ignore_index=True
-    )
-    metric, layer = np.divmod(np.arange(len(frame)), max(len(layers), 1))
-    return frame.take(np.lexsort((metric, layer))).reset_index(drop=True)
+def _go_over(
+    runs: tuple[Run, Run],
+    extents: Sequence[Sequence[Extent]],
+    steps: IntArray,
+    found: Comparison,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """Compare all rows of some steps."""
+    halves = [
+        Half(run, found.table, found.columns, names, its)
+        for run, names, its in zip(runs, found.pairing.names, extents, strict=True)
+    ]
+    for later in stretches(halves[0], halves[1], steps, lambda: found.later().take):
+        found.merge(later)
+        if progress is not None:
+            progress(found.steps / len(steps))
+    for run, problems in zip(runs, found.problems, strict=True):
+        run.warn_of(list(problems))
 
 
 def _side(run: Run) -> Side:

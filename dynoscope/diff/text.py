@@ -1,10 +1,12 @@
 """A comparison on the terminal."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +23,7 @@ from dynoscope.diff.phrases import (
 from dynoscope.diff.result import Diff, Side
 from dynoscope.diff.words import verdict
 
-__all__ = ["KEY_METRICS", "print_diff"]
+__all__ = ["KEY_METRICS", "print_diff", "progress_bar"]
 
 KEY_METRICS: Final = (
     "angular_update",
@@ -37,6 +39,28 @@ LAYERS: Final = 12
 SETTINGS: Final = 20
 SCALARS: Final = 12
 STATUS_STYLE: Final = {"failed": "red", "lost": "yellow", "running": "cyan"}
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Callable[[float], None]]:
+    """Show how far a comparison is, as long as it takes.
+
+    Args:
+        console: where to; standard error by default. Nothing is shown if it is no
+            terminal.
+
+    Yields:
+        What is to be told which share is done.
+    """
+    console = console or Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("comparing", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
 
 
 def print_diff(diff: Diff, console: Console | None = None) -> None:

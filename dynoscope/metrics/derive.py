@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray, Sum
-from dynoscope.metrics.turning import Turning, angle, combine
+from dynoscope.metrics.turning import Turning, angle
 
 __all__ = [
     "LAYER_METRICS",
@@ -32,10 +32,8 @@ __all__ = [
     "momentum_norm",
     "nonfinite",
     "outside_share",
-    "roll_up",
     "scaled_grad_norm",
     "sums_of",
-    "total",
     "unmoved_share",
     "update_grad_cos",
     "update_norm",
@@ -46,6 +44,22 @@ __all__ = [
     "weight_scaled_grad_cos",
     "weight_update_cos",
 ]
+
+
+class _Once:
+    """A property that is computed when first asked for.
+
+    Unlike `functools.cached_property`, which in Python 3.11 holds a lock meanwhile, it
+    does not make one thread wait for another one's instance.
+    """
+
+    def __init__(self, compute: Callable[["LayerSums"], FloatArray]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, sums: "LayerSums", owner: type) -> FloatArray:
+        found = self._compute(sums)
+        vars(sums)[self._compute.__name__] = found  # is found before this from now on
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +90,31 @@ class LayerSums:
         """The sums that describe how the weight turns."""
         return Turning(self.weight_sq, self.weight_update, self.turn_sq)
 
-    @property
+    @_Once
     def update_sq(self) -> FloatArray:
         """Sum of d**2."""
         return self.turning.update_sq
+
+    @_Once
+    def weight_norm(self) -> FloatArray:
+        """Square root of `weight_sq`; the same for the others."""
+        return np.sqrt(self.weight_sq)
+
+    @_Once
+    def grad_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.grad_sq)
+
+    @_Once
+    def momentum_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.momentum_sq)
+
+    @_Once
+    def update_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.update_sq)
+
+    @_Once
+    def scaled_grad_norm(self) -> FloatArray:  # noqa: D102
+        return np.sqrt(self.scaled_grad_sq)
 
     @classmethod
     def of(
@@ -105,7 +140,7 @@ class LayerSums:
 
 def weight_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the weight before the step."""
-    return np.sqrt(s.weight_sq)
+    return s.weight_norm
 
 
 def weight_max(s: LayerSums) -> FloatArray:
@@ -120,12 +155,12 @@ def grad_l1(s: LayerSums) -> FloatArray:
 
 def grad_l2(s: LayerSums) -> FloatArray:
     """l2 norm of the gradient that the optimizer received."""
-    return np.sqrt(s.grad_sq)
+    return s.grad_norm
 
 
 def grad_ratio(s: LayerSums) -> FloatArray:
     """l1 over l2 norm of the gradient, in [1, sqrt(numel)]."""
-    return _divide(s.grad_abs, np.sqrt(s.grad_sq))
+    return _divide(s.grad_abs, s.grad_norm)
 
 
 def grad_density(s: LayerSums) -> FloatArray:
@@ -135,17 +170,17 @@ def grad_density(s: LayerSums) -> FloatArray:
 
 def momentum_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the optimizer's momentum before the step."""
-    return np.sqrt(s.momentum_sq)
+    return s.momentum_norm
 
 
 def update_norm(s: LayerSums) -> FloatArray:
     """l2 norm of the step's change of the weight, weight decay included."""
-    return np.sqrt(s.update_sq)
+    return s.update_norm
 
 
 def update_ratio(s: LayerSums) -> FloatArray:
     """Update norm over weight norm."""
-    return _divide(np.sqrt(s.update_sq), np.sqrt(s.weight_sq))
+    return _divide(s.update_norm, s.weight_norm)
 
 
 def angular_update(s: LayerSums) -> FloatArray:
@@ -155,32 +190,32 @@ def angular_update(s: LayerSums) -> FloatArray:
 
 def weight_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and gradient; 0 for a scale-invariant layer."""
-    return _cosine(s.weight_grad, s.weight_sq, s.grad_sq)
+    return _cosine(s.weight_grad, s.weight_norm, s.grad_norm)
 
 
 def weight_update_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and update; negative where the weight shrinks."""
-    return _cosine(s.weight_update, s.weight_sq, s.update_sq)
+    return _cosine(s.weight_update, s.weight_norm, s.update_norm)
 
 
 def momentum_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between momentum and gradient."""
-    return _cosine(s.momentum_grad, s.momentum_sq, s.grad_sq)
+    return _cosine(s.momentum_grad, s.momentum_norm, s.grad_norm)
 
 
 def update_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between update and gradient; -1 for plain gradient descent."""
-    return _cosine(s.grad_update, s.update_sq, s.grad_sq)
+    return _cosine(s.grad_update, s.update_norm, s.grad_norm)
 
 
 def scaled_grad_norm(s: LayerSums) -> FloatArray:
     """l2 norm of u = g / (sqrt(v) + eps); sqrt(numel) where v is steady noise's."""
-    return np.sqrt(s.scaled_grad_sq)
+    return s.scaled_grad_norm
 
 
 def weight_scaled_grad_cos(s: LayerSums) -> FloatArray:
     """Cosine between weight and u = g / (sqrt(v) + eps)."""
-    return _cosine(s.weight_scaled_grad, s.weight_sq, s.scaled_grad_sq)
+    return _cosine(s.weight_scaled_grad, s.weight_norm, s.scaled_grad_norm)
 
 
 def outside_share(s: LayerSums) -> FloatArray:
@@ -266,40 +301,10 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
         weight_max=m["weight_max"],
         scaled_grad_sq=scaled**2,
         weight_scaled_grad=_product(m["weight_scaled_grad_cos"], weight, scaled),
-        outside=np.rint(np.nan_to_num(m["outside_share"]) * numel),
-        at_edge=np.rint(np.nan_to_num(m["box_share"]) * numel),
+        outside=np.rint(_or_none(m["outside_share"]) * numel),
+        at_edge=np.rint(_or_none(m["box_share"]) * numel),
         boxed=np.where(np.isnan(m["box_share"]), 0.0, numel),
     )
-
-
-def roll_up(s: LayerSums) -> LayerSums:
-    """Layers, along the last axis, taken together as one.
-
-    A layer that has no gradient, or no momentum, at a step has NaN there
-    although nothing is wrong with it; it adds nothing. A NaN that was measured
-    (`nonfinite` is not 0) stays.
-    """
-    totals = {
-        field.name: total(
-            getattr(s, field.name),
-            s.nonfinite,
-            np.max if field.name == "weight_max" else np.sum,
-        )
-        for field in dataclasses.fields(s)
-    }
-    totals["turn_sq"] = combine(s.turning).turn_sq
-    return LayerSums(**totals)
-
-
-def total(
-    column: FloatArray,
-    nonfinite: FloatArray,
-    total_of: Callable[..., FloatArray] = np.sum,
-) -> FloatArray:
-    """Layers, along the last axis, taken together in one column; see `roll_up`."""
-    nothing = (nonfinite == 0) & np.isnan(column)
-    together = total_of(np.where(nothing, 0.0, column), axis=-1)
-    return np.where(nothing.all(axis=-1), np.nan, together)
 
 
 def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -307,10 +312,16 @@ def _divide(a: FloatArray, b: FloatArray) -> FloatArray:
         return np.where(b == 0, np.nan, a / b)
 
 
-def _cosine(dot: FloatArray, a_sq: FloatArray, b_sq: FloatArray) -> FloatArray:
+def _or_none(share: FloatArray) -> FloatArray:
+    return np.where(np.isnan(share), 0.0, share)
+
+
+def _cosine(dot: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     # Rounding may carry a cosine past 1; clip keeps NaN.
-    return np.clip(_divide(dot, np.sqrt(a_sq) * np.sqrt(b_sq)), -1.0, 1.0)
+    return np.clip(_divide(dot, a * b), -1.0, 1.0)
 
 
 def _product(cosine: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.where((a == 0) | (b == 0), 0.0, cosine * a * b)
+    product = cosine * a * b
+    product[(a == 0) | (b == 0)] = 0.0
+    return product

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
+from dynoscope.metrics.members import Members
 
 __all__ = ["Turning", "angle", "combine", "combine_runs", "rejoin"]
 
@@ -58,17 +59,26 @@ def angle(turning: Turning, numel: npt.ArrayLike) -> FloatArray:
     return np.where(a == 0, np.nan, np.arctan2(area, a + b))
 
 
-def combine(parts: Turning) -> Turning:
-    """Parts along the last axis as one weight.
+def combine(parts: Turning, members: Members) -> Turning:
+    """Parts along the first axis, some of them at a time, as one weight each.
 
     Each part's t is at right angles to that part of w alone. What two parts'
     slopes b/a differ by turns the whole as well: with B/A the slope of all,
     sum t**2 of the whole is sum t**2 + sum a * (b/a - B/A)**2.
+
+    Args:
+        parts: sums of the parts.
+        members: which parts make each weight.
     """
-    whole = combine_runs(
-        Turning(*(np.moveaxis(x, -1, 0) for x in parts)), np.zeros(1, np.intp), axis=0
-    )
-    return Turning(*(x[0] for x in whole))
+    whole = Turning(*(members.reduce(x) for x in parts))
+    slopes = _slope(*whole[:2])
+    for weights, (a, b) in members.blocks(*parts[:2]):
+        differs = _slope(a, b)
+        differs -= slopes[weights][:, None]
+        differs *= differs
+        differs *= a
+        whole.turn_sq[weights] += differs.sum(axis=1)
+    return whole
 
 
 def combine_runs(

@@ -1,13 +1,15 @@
 """What is where in a Parquet file, by its footer; only what is asked for is read."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 __all__ = ["EVERYTHING", "Footer", "Window", "footer_of"]
 
@@ -118,6 +120,30 @@ class Footer:
         with file:
             rows = file.read_row_groups(wanted, columns=needed)
         return rows.filter(window.where(self._key)).select(there)
+
+    def groups(self, columns: Sequence[str], window: Window) -> Iterator[pa.Table]:
+        """Row groups that rows inside a window may be in, one at a time and whole.
+
+        Args:
+            columns: columns to read, of those that there are; names of curves come
+                as a dictionary.
+            window: what is asked for.
+        """
+        there = [name for name in columns if name in self.columns]
+        wanted = [n for n, group in enumerate(self._groups) if group.meets(window)]
+        read = ds.ParquetReadOptions(dictionary_columns=[self._key])
+        files = ds.ParquetFileFormat(read_options=read)
+        whole = files.make_fragment(str(self._path), fs.LocalFileSystem())
+        batches = whole.subset(row_group_ids=wanted).to_batches(
+            columns=there,
+            batch_size=max((group.rows for group in self._groups), default=1),
+            batch_readahead=1,
+            use_threads=False,
+            # Arrow's own pool gives memory back at once, and the system clears it anew.
+            memory_pool=pa.system_memory_pool(),
+        )
+        for batch in batches:
+            yield pa.Table.from_batches([batch])
 
     def nothing(self, columns: Sequence[str]) -> pa.Table:
         """No rows."""

@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dynoscope.measurement import FloatArray
-from dynoscope.metrics.derive import LAYER_METRICS, derive, roll_up, sums_of, total
+from dynoscope.metrics.derive import (
+    LAYER_METRICS,
+    derive,
+    sums_of,
+)
+from dynoscope.metrics.members import Members
+from dynoscope.metrics.rolling import roll_up, total
 from dynoscope.schema import TABLES
 from dynoscope.schema.levels import numbers_of
 
@@ -22,6 +28,7 @@ __all__ = [
     "needed_for",
     "roll_up_columns",
     "roll_up_frame",
+    "roll_ups_columns",
     "roll_ups_of",
 ]
 
@@ -140,9 +147,6 @@ def roll_up_columns(
 ) -> dict[str, FloatArray]:
     """Columns of a roll-up from those of its layers.
 
-    A layer that has no row at a step, since its optimizer did not step in that round,
-    adds nothing there.
-
     Args:
         arrays: `numel`, settings, measured and predicted columns of `layers`,
             each of shape (steps, layers); those that are needed, if not all are wanted.
@@ -156,19 +160,56 @@ def roll_up_columns(
         every = {name: arrays.get(name, unknown) for name in numbers_of("layers")}
         rolled = roll_up_columns({**every, "numel": arrays["numel"]})
         return {name: rolled[name] for name in metrics}
+    count = arrays["numel"].shape[1]
+    turned = {name: array.T for name, array in arrays.items()}
+    rolled = roll_ups_columns(turned, Members([range(count)]))
+    return {name: column[0] for name, column in rolled.items()}
+
+
+def roll_ups_columns(
+    arrays: Mapping[str, FloatArray], members: Members
+) -> dict[str, FloatArray]:
+    """Columns of several roll-ups from those of layers.
+
+    A layer that has no row at a step, since its optimizer did not step in that round,
+    adds nothing there; where none has, all is NaN. A module of one layer is that layer.
+
+    Args:
+        arrays: `numel`, settings, measured and predicted columns of `layers`,
+            each of shape (layers, steps).
+        members: which layers make each module.
+
+    Returns:
+        The same columns, each of shape (modules, steps).
+    """
     absent = np.isnan(arrays["nonfinite"])
+    given = arrays
     if absent.any():
         arrays = _without(absent, arrays)
-    sums = roll_up(sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"]))
-    return {
-        "numel": sums.numel,
-        "lr": _common(arrays["lr"], absent),
-        "weight_decay": _common(arrays["weight_decay"], absent),
-        "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"]),
-        "effective_weight_decay": _effective_weight_decay(arrays),
-        **derive(sums),
-        **_predictions(arrays, absent),
+    of_layers = sums_of({m: arrays[m] for m in LAYER_METRICS}, arrays["numel"])
+    sums = roll_up(of_layers, members)
+    common = {
+        name: _common(arrays[name], absent, members)
+        for name in ("lr", "weight_decay", "pred_half_life")
     }
+    pred_update_sq = members.reduce(arrays["pred_update_rms"] ** 2)
+    rolled = {
+        "numel": sums.numel,
+        **common,
+        "kkt_gap": total(arrays["kkt_gap"], arrays["nonfinite"], members),
+        "effective_weight_decay": _effective_weight_decay(arrays, members),
+        **derive(sums),
+        "pred_update_rms": np.sqrt(pred_update_sq),
+        **_turning(arrays, "pred_", members),
+        **_turning(arrays, "pred_effective_", members),
+        **_turning(arrays, "traj_", members),
+    }
+    modules, layers = members.single
+    gone = members.reduce(absent, np.logical_and)
+    for name, column in rolled.items():
+        column[modules] = given[name][layers]
+        column[gone] = np.nan
+    return rolled
 
 
 def _without(
@@ -185,42 +226,42 @@ def _without(
     return present
 
 
-def _effective_weight_decay(arrays: Mapping[str, FloatArray]) -> FloatArray:
+def _effective_weight_decay(
+    arrays: Mapping[str, FloatArray], members: Members
+) -> FloatArray:
     """How fast the squared norm of all layers decays: layers count by theirs."""
     weight_sq = arrays["weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        decayed = np.where(
-            weight_sq == 0, 0.0, arrays["effective_weight_decay"] * weight_sq
-        )
-        decay: FloatArray = decayed.sum(axis=1) / weight_sq.sum(axis=1)
+        decayed = arrays["effective_weight_decay"] * weight_sq
+        decayed[weight_sq == 0] = 0.0
+        decay: FloatArray = members.reduce(decayed) / members.reduce(weight_sq)
     return decay
 
 
-def _predictions(
-    arrays: Mapping[str, FloatArray], absent: npt.NDArray[np.bool_]
+def _turning(
+    arrays: Mapping[str, FloatArray], prefix: str, members: Members
 ) -> dict[str, FloatArray]:
-    return {
-        **_turning(arrays, "pred_"),
-        **_turning(arrays, "pred_effective_"),
-        **_turning(arrays, "traj_"),
-        "pred_update_rms": np.sqrt((arrays["pred_update_rms"] ** 2).sum(axis=1)),
-        "pred_half_life": _common(arrays["pred_half_life"], absent),
-    }
-
-
-def _turning(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
     """Norms add in squares; the angle is that of all layers turning at once."""
-    weight_sq = arrays[f"{prefix}weight_norm"] ** 2
+    of_layers = arrays[f"{prefix}weight_norm"] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        turned_sq = weight_sq * arrays[f"{prefix}angular_update"] ** 2
-        angle = np.sqrt(turned_sq.sum(axis=1) / weight_sq.sum(axis=1))
+        turned_sq = of_layers * arrays[f"{prefix}angular_update"] ** 2
+        weight_sq = members.reduce(of_layers)
+        angle = np.sqrt(members.reduce(turned_sq) / weight_sq)
     return {
-        f"{prefix}weight_norm": np.sqrt(weight_sq.sum(axis=1)),
+        f"{prefix}weight_norm": np.sqrt(weight_sq),
         f"{prefix}angular_update": angle,
     }
 
 
-def _common(values: FloatArray, absent: npt.NDArray[np.bool_]) -> FloatArray:
-    """The value along the last axis where all agree, else NaN."""
-    first = np.take_along_axis(values, absent.argmin(axis=1)[:, None], axis=1)
-    return np.where(((values == first) | absent).all(axis=1), first[:, 0], np.nan)
+def _common(
+    values: FloatArray, absent: npt.NDArray[np.bool_], members: Members
+) -> FloatArray:
+    """The value of the layers that are there where all agree, else NaN."""
+    least, most = values, values
+    if absent.any():
+        least, most = (np.where(absent, end, values) for end in (np.inf, -np.inf))
+    lowest, highest = (
+        members.reduce(least, np.minimum),
+        members.reduce(most, np.maximum),
+    )
+    return np.where(lowest == highest, highest, np.nan)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from dynoscope.errors import DynoscopeError
 from dynoscope.metrics.grokking import GrokkingGap, grokking_gap
+from dynoscope.reader.bulk import Bulk
 from dynoscope.reader.cursor import Cursor
 from dynoscope.reader.cuts import branches_of
 from dynoscope.reader.files import read_table
@@ -31,7 +32,6 @@ from dynoscope.reader.selection import (
 )
 from dynoscope.reader.sources import retried, sources_in
 from dynoscope.reader.summary import SUMMARISED, Summary, summarise
-from dynoscope.reader.views import Views
 from dynoscope.remote import Replica, Store, is_uri
 from dynoscope.schema import TABLES
 from dynoscope.schema.cost import Cost, cost_of
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "open_run"]
 
 
-class Run(Views):
+class Run(Bulk):
     """A run, finished or being written; every call reads it afresh.
 
     Get one from `dynoscope.open_run`.

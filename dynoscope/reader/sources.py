@@ -1,7 +1,7 @@
 """The files of a table that count, and what is asked for of each."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -91,6 +91,24 @@ class Source(NamedTuple):
         except UNREADABLE as error:
             problems.append(damage(self.folder / self.file.name, error))
             return self.footer.nothing(columns)
+
+    def pieces(
+        self, columns: Sequence[str], window: Window, problems: list[str]
+    ) -> Iterator[pa.Table]:
+        """Rows as the file has them in pieces, those inside a window among others.
+
+        Arguments and errors are those of `read`; names of curves may come as a
+        dictionary. Who gets any of a damaged file is told after the last of them.
+        """
+        if self.footer is None or window.stop > self.stop:
+            yield self.read(columns, window, problems)
+            return
+        try:
+            yield from self.footer.groups(columns, window)
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
+            problems.append(damage(self.folder / self.file.name, error))
 
 
 def sources_in(folder: Path, problems: list[str]) -> list[Source]:

@@ -4,7 +4,8 @@ The run is written by the real recorder, fed with made-up sums as fast as it tak
 them. Each figure of the reader is that of a fresh process; before a cold one the
 operating system is asked to forget the files.
 
-    python -m tests.benchmarks.long_run [--steps 100000] [--layers 300] [--folder F]
+    python -m tests.benchmarks.long_run [--steps 100000] [--layers 300] [--seed 0]
+        [--folder F]
 """
 
 import argparse
@@ -89,13 +90,14 @@ def subject(layers: int) -> Subject:
     return Subject("Made up", tuple(listed), (), adamw)
 
 
-def measurements(watched: Subject, steps: int) -> Iterator[Measurement]:
+def measurements(watched: Subject, steps: int, seed: int = 0) -> Iterator[Measurement]:
     """Steps of a training that never was: slow trends, and noise in every digit."""
     count = len(watched.layers)
-    sums = _sums(watched)
+    sums = _sums(watched, seed)
     has_grad, limits = np.ones(count, bool), np.full(count, np.inf)
     nothing = np.empty((3, 0))
-    start, jitter = time.time(), np.random.default_rng(1).exponential(0.02, NOISES)
+    random = np.random.default_rng([seed, 1])
+    start, jitter = time.time(), random.exponential(0.02, NOISES)
     for step in range(steps):
         lr = 1e-3 * min(1, (step + 1) / 500) * (1 + math.cos(math.pi * step / steps))
         groups = (
@@ -122,9 +124,9 @@ def _giving(value: _T) -> Callable[[], _T]:
     return lambda: value
 
 
-def _sums(watched: Subject) -> FloatArray:
+def _sums(watched: Subject, seed: int) -> FloatArray:
     """Sums of some steps that fit together, shape (NOISES, len(Sum), layers)."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     numel = np.array([layer.numel for layer in watched.layers], float)
     shape = (NOISES, len(numel))
     size = {
@@ -156,14 +158,15 @@ def _sums(watched: Subject) -> FloatArray:
     return sums
 
 
-def write_run(folder: Path, steps: int, layers: int) -> Written:
+def write_run(folder: Path, steps: int, layers: int, seed: int = 0) -> Written:
     """Write a run through the real recorder, sealed as it goes."""
     watched = subject(layers)
     folder.mkdir(parents=True)
-    recorder = Recorder(folder, watched, {}, strict=True, sealer=Sealer(folder))
+    settings = {"config": {"seed": seed}, "every": 1}
+    recorder = Recorder(folder, watched, settings, strict=True, sealer=Sealer(folder))
     recorder.start()
     start, cpu = time.perf_counter(), time.process_time()
-    for measurement in measurements(watched, steps):
+    for measurement in measurements(watched, steps, seed):
         while not recorder.has_room():
             time.sleep(1e-3)
         put(recorder, measurement)
@@ -311,6 +314,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--layers", type=int, default=300)
     parser.add_argument("--folder", type=Path, help="keep the run here")
+    parser.add_argument("--seed", type=int, default=0, help="of what is made up")
     parser.add_argument("--read", action="store_true", help="only read that run")
     parser.add_argument("--compact", action="store_true", help="only seal that run")
     options = parse(__doc__, parser)

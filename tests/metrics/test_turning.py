@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynoscope.measurement import Sum
+from dynoscope.metrics.members import Members
 from dynoscope.metrics.sums import Kernel, Spec
 from dynoscope.metrics.turning import Turning, angle, combine, combine_runs, rejoin
 
@@ -119,7 +120,7 @@ def test_parts_combine_exactly(parts: list[int], seed: int, blank: bool) -> None
     turnings = [turning_of(w, d) for w, d in zip(ws, ds, strict=True)]
     each = Turning(*(np.array(x) for x in zip(*turnings, strict=True)))
     wanted = turning_of(np.concatenate(ws), np.concatenate(ds))
-    whole = combine(each)
+    whole = Turning(*(x[0] for x in combine(each, Members([range(len(ws))]))))
     np.testing.assert_allclose(whole, wanted, rtol=1e-9)
     np.testing.assert_allclose(
         whole.update_sq, sum((d**2).sum() for d in ds), rtol=1e-9
@@ -154,10 +155,10 @@ def test_parts_that_were_added_up_far_away(
         Turning(*(x.sum(keepdims=True) for x in (a, b, turn_sq))),
         along_sq.sum(keepdims=True),
     )
-    expected = combine(Turning(a, b, turn_sq))
-    np.testing.assert_allclose(found.weight_sq[0], expected.weight_sq, 1e-14)
+    expected = combine(Turning(a, b, turn_sq), Members([range(len(parts))]))
+    np.testing.assert_allclose(found.weight_sq, expected.weight_sq, 1e-14)
     rounding = 1e-15 * along_sq.sum()  # 3e-8 of the update
-    np.testing.assert_allclose(found.turn_sq[0], expected.turn_sq, 1e-12, rounding)
+    np.testing.assert_allclose(found.turn_sq, expected.turn_sq, 1e-12, rounding)
     if len(parts) == 1:
         assert found.turn_sq[0] == turn_sq[0]
 
