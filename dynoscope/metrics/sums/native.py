@@ -23,9 +23,15 @@ import torch
 from torch import Tensor
 
 from dynoscope.measurement import BOX_TOLERANCE, Sum
-from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.addresses import Addresses
+from dynoscope.metrics.sums.blocks import Views
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, flat, is_dense
+from dynoscope.metrics.sums.tensors import (
+    SecondMoments,
+    Tensors,
+    count_nonfinite,
+    is_dense,
+)
 from dynoscope.sharding import layout, local
 
 __all__ = ["Native", "available", "is_supported"]
@@ -72,9 +78,9 @@ def is_supported(parameter: Tensor) -> bool:
 class Native:
     """Layers of a part, on the CPU: a `Block` of one column each."""
 
-    def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
         self._parameters = [spec.parameter for spec in specs]
-        self.sums, self._rows, self._channels = pack.claim(specs)
+        self.sums, self._rows, self._channels = views
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
         self._saved = [torch.empty_like(weight.detach()) for weight in weights]
@@ -90,7 +96,8 @@ class Native:
         self._partial = np.empty((len(self._chunks), len(Sum)))
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
-            name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
+            name: Addresses(weights, _CODES)
+            for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
         self._is_large = sum(spec.numel for spec in specs) > SERIAL
@@ -119,6 +126,10 @@ class Native:
         values = [second and second.v for second in seconds]
         self._call("after", self._weights(), grads, "second", values)
 
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        count_nonfinite(self._parameters, grads, momenta, self.sums)
+
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
         if self._is_sharded:
@@ -145,41 +156,6 @@ class Native:
             torch.get_num_threads() if self._is_large else 1,
         )
         self._inputs["grad"].let_go()
-
-
-class _Inputs:
-    """Where in memory one tensor of each layer lies."""
-
-    def __init__(self, like: Sequence[Tensor]) -> None:
-        self._like = like
-        self._table = np.zeros((len(like), 2), np.int64)
-        self._known: list[Tensor | None] = [None] * len(like)
-
-    def point_to(self, tensors: Tensors) -> npt.NDArray[np.int64]:
-        """Rows of address and kind; address 0 where there is no tensor."""
-        known, table = self._known, self._table
-        for k, x in enumerate(tensors):
-            # A tensor that was there at the last step has been looked at then.
-            if x is not known[k]:
-                if x is not None:
-                    x = _readable(x, self._like[k])
-                    table[k, 1] = _CODES[x.dtype]
-                known[k] = x
-        table[:, 0] = [0 if x is None else x.data_ptr() for x in known]
-        return table
-
-    def let_go(self) -> None:
-        """Keep no tensor alive: the training may want its memory back."""
-        self._known = [None] * len(self._known)
-
-
-def _readable(x: Tensor, like: Tensor) -> Tensor:
-    """`x`, or a copy of a kind and an order of elements that the kernel reads."""
-    if x.dtype not in _CODES:
-        x = x.float()
-    if x.stride() == like.stride() and x.device == like.device:
-        return x
-    return flat(x.to(like.device), like)
 
 
 def _layers(specs: Sequence[Spec], saved: Sequence[Tensor]) -> npt.NDArray[np.int64]:
