@@ -1,9 +1,15 @@
-"""What the whole suite prints at its end: the matrix of loops and checks."""
+"""Triton's interpreter, and what the suite prints at its end: loops and checks."""
 
+import os
 import re
 from typing import Any
 
+import torch
+
 from tests.conformance.matrix import CHECKS, render
+
+if not torch.cuda.is_available():  # to be set before Triton is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 _NODE = re.compile(r"tests/conformance/.*::test_(\w+)\[(.*)\]$")
 _MARKS = {"passed": "yes", "skipped": "-", "failed": "NO", "error": "NO"}

@@ -12,14 +12,19 @@ from torch import Tensor
 from dynoscope.measurement import Host, Sum
 from dynoscope.metrics.sums import Kernel, SecondMoment, Spec
 from dynoscope.metrics.sums.native import available
+from tests.metrics.interpreter import interpret
 
 
-@pytest.fixture(params=["native", "eager"], scope="module", autouse=True)
+@pytest.fixture(params=["native", "eager", "triton"], scope="module", autouse=True)
 def kernel_in_use(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DYNOSCOPE_NATIVE", str(int(request.param == "native")))
-        assert available() == (request.param == "native")
-        yield
+        if request.param == "triton":
+            interpret(patch)
+        else:
+            patch.setenv("DYNOSCOPE_NATIVE", str(int(request.param == "native")))
+            assert available() == (request.param == "native")
+        with np.errstate(all="ignore"):  # the interpreter is NumPy
+            yield
 
 
 SHAPES = st.one_of(
@@ -27,7 +32,7 @@ SHAPES = st.one_of(
     st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
     st.sampled_from([(70, 90), (3, 20_000), (5000,), (600, 500), (16, 8, 3, 3)]),
 )
-DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 
 
 def run(
@@ -86,6 +91,7 @@ def scale(s: Sum, sums: dict[Sum, float], update_sq: float) -> float:
     return float(np.sqrt(sizes.get(s, sums[s] ** 2)))
 
 
+@pytest.mark.parametrize("kernel_in_use", ["native", "eager"], indirect=True)
 @settings(deadline=None, max_examples=60)
 @given(
     shapes=st.lists(SHAPES, min_size=1, max_size=6),

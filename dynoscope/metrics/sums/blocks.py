@@ -2,24 +2,27 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from dynoscope.measurement import Sum
-from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import (
     SecondMoments,
     Tensors,
     count_far,
+    count_nonfinite,
     flat,
     sum_units,
     unit_rows,
 )
 
-__all__ = ["Block", "Large", "Scratch", "Stack"]
+__all__ = ["Apart", "Block", "Large", "Scratch", "Stack", "Views"]
+
+Views: TypeAlias = Sequence[Tensor]
+"""Columns of a packed tensor: of its sums, row sums and channel quantities."""
 
 
 class Block(Protocol):
@@ -50,6 +53,9 @@ class Block(Protocol):
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """Take the sums of what the step has changed."""
 
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """Count NaN and infinite entries, after the step; `after` comes before."""
+
 
 class Stack:
     """Small layers as the rows of a matrix, shorter ones padded by 0: a column each.
@@ -60,10 +66,10 @@ class Stack:
 
     is_finite: bool | None = None
 
-    def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
         self._parameters = [spec.parameter for spec in specs]
         self._sizes = [spec.numel for spec in specs]
-        self.sums, row_sums, self._channels = pack.claim(specs)
+        self.sums, row_sums, self._channels = views
         self._with_channels = sum(spec.channels for spec in specs)  # they come first
         width = max(self._sizes)
         self._unit_length = specs[0].row_length or width
@@ -118,6 +124,10 @@ class Stack:
         if any(second is not None for second in seconds):
             self._take_scaled(seconds)
 
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        count_nonfinite(self._parameters, grads, momenta, self.sums)
+
     def _take_scaled(self, seconds: SecondMoments) -> None:
         """Take the sums of the gradient scaled by its second moment."""
         root, scaled = self._root, self._update  # the update is done with
@@ -167,8 +177,8 @@ class Stack:
 class Scratch:
     """Reused buffers for one piece, so that steady state allocates nothing."""
 
-    def __init__(self, size: int, pack: Pack) -> None:
-        self._buffers = pack.flat.new_empty(5, size)
+    def __init__(self, size: int, like: Tensor) -> None:
+        self._buffers = like.new_empty(5, size)
 
     def take(self, slot: int, size: int) -> Tensor:
         """Buffer `slot`, cut to `size` elements."""
@@ -186,10 +196,10 @@ class Large:
 
     is_finite: bool | None = None
 
-    def __init__(self, spec: Spec, pack: Pack, scratch: Scratch) -> None:
+    def __init__(self, spec: Spec, views: Views, scratch: Scratch) -> None:
         self._parameter, self._cuts = spec.parameter, spec.cuts
         self._scratch = scratch
-        self.sums, row_sums, _ = pack.claim([spec])
+        self.sums, row_sums, _ = views
         self._out = [column.unbind() for column in self.sums.unbind(1)]
         self._unit_lengths = [spec.row_length or cut for cut in self._cuts]
         unit_sums = row_sums if spec.rows else unit_rows(self.sums)
@@ -257,6 +267,10 @@ class Large:
             self.sums[Sum.SCALED_GRAD_SQ].mul_(second.correction**2)
             self.sums[Sum.WEIGHT_SCALED_GRAD].mul_(second.correction)
 
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        count_nonfinite([self._parameter], grads, momenta, self.sums)
+
     def _after_piece(self, k: int, w: Tensor) -> Tensor:
         scratch, size, out = self._scratch, w.numel(), self._out[k]
         old, product = scratch.cast(0, self._saved[k]), scratch.take(3, size)
@@ -278,3 +292,42 @@ class Large:
 
     def _pieces(self, x: Tensor | None) -> Sequence[Tensor]:
         return () if x is None else flat(x, self._parameter).split(self._cuts)
+
+
+class Apart:
+    """Layers one by one: a column each."""
+
+    is_finite: bool | None = None
+
+    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
+        self.sums = views[0]
+        larger = [spec.numel for spec in specs if not spec.is_small]
+        scratch = Scratch(max(larger, default=0), self.sums)
+        columns = zip(*(spec.columns(0).widths for spec in specs), strict=True)
+        parts = [v.split(c, 1) for v, c in zip(views, columns, strict=True)]
+        self._blocks: list[Block] = [
+            Stack([spec], own) if spec.is_small else Large(spec, own, scratch)
+            for spec, own in zip(specs, zip(*parts, strict=True), strict=True)
+        ]
+
+    def before(
+        self,
+        grads: Tensors,
+        momenta: Tensors,
+        limits: Sequence[float],
+        *,
+        again: bool = False,
+    ) -> None:
+        """See `Block`."""
+        for k, block in enumerate(self._blocks):
+            block.before([grads[k]], [momenta[k]], [limits[k]], again=again)
+
+    def after(self, grads: Tensors, seconds: SecondMoments) -> None:
+        """See `Block`."""
+        for k, block in enumerate(self._blocks):
+            block.after([grads[k]], [seconds[k]])
+
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        for k, block in enumerate(self._blocks):
+            block.count([grads[k]], [momenta[k]])

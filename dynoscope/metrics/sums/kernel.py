@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from dynoscope.measurement import Host, Sum
+from dynoscope.measurement import Host
 from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.shipping import Shipped
+from dynoscope.metrics.sums import guarded, native
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
+from dynoscope.metrics.sums.fused import Fused
+from dynoscope.metrics.sums.guarded import Guarded
 from dynoscope.metrics.sums.histogram import Counted
-from dynoscope.metrics.sums.native import Native, is_supported
+from dynoscope.metrics.sums.native import Native
 from dynoscope.metrics.sums.pack import Pack
 from dynoscope.metrics.sums.shards import Reduction
-from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, count_nonfinite
+from dynoscope.metrics.sums.spec import Means, Spec
+from dynoscope.metrics.sums.tensors import SecondMoments, Tensors
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -28,7 +31,7 @@ class _Place(NamedTuple):
     """Where sums are taken, and how; each has a packed tensor of its own."""
 
     device: torch.device
-    native: bool
+    means: Means
 
 
 class _Member(NamedTuple):
@@ -62,15 +65,13 @@ class Kernel:
         wide = any(
             s.parameter.dtype in (torch.float64, torch.complex128) for s in specs
         )
-        dtype = torch.float64 if wide else torch.float32
         specs = [
-            dataclasses.replace(spec, native=is_supported(spec.parameter))
-            for spec in specs
+            dataclasses.replace(spec, means=_means(spec.parameter)) for spec in specs
         ]
         devices: dict[_Place, list[list[int]]] = collections.defaultdict(list)
         for group in _groups(specs):
             first = specs[group[0]]
-            devices[_Place(first.parameter.device, first.native)].append(group)
+            devices[_Place(first.parameter.device, first.means)].append(group)
         self._packing = Packing(
             [
                 [specs[i].columns(i) for group in groups for i in group]
@@ -79,22 +80,18 @@ class Kernel:
         )
         self._packs: list[Pack] = []
         self._parts: dict[int, list[_Member]] = collections.defaultdict(list)
-        self._of_part = {
-            part: [spec.parameter for spec in specs if spec.part == part]
-            for part in {spec.part for spec in specs}
-        }
         self._taken: set[int] = set()  # parts that are in the packs
         at = _positions(specs)
         placed: list[tuple[Pack, list[int]]] = []
         for place, groups in devices.items():
             pack = Pack(
                 self._packing.shapes(len(self._packs)),
-                torch.float64 if place.native else dtype,
+                _accumulation(place.means, wide=wide),
                 place.device,
             )
             self._packs.append(pack)
             cuts = (cut for group in groups for cut in specs[group[0]].cuts)
-            scratch = Scratch(0 if place.native else max(cuts), pack)
+            scratch = Scratch(max(cuts) if place.means == "torch" else 0, pack.flat)
             for group in groups:
                 members = [specs[i] for i in group]
                 block = _block(members, pack, scratch)
@@ -160,7 +157,7 @@ class Kernel:
 
         It asks for the momenta where there is something to count in them.
         """
-        members, parameters = self._parts[part], self._of_part[part]
+        members = self._parts[part]
         for at, block, _ in members:
             block.after([*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)])
         # Counting costs a pass over everything. Where looking at a number is
@@ -169,9 +166,7 @@ class Kernel:
         for at, block, pack in members:
             if not (finite[pack] if block.is_finite is None else block.is_finite):
                 now = momenta()
-                for k, i in enumerate(at):
-                    tensors = (parameters[i], grads[i], now[i])
-                    block.sums[Sum.NONFINITE, k] = count_nonfinite(tensors)
+                block.count([grads[i] for i in at], [now[i] for i in at])
 
     def _unsure(self, part: int) -> set[Pack]:
         """Packs of blocks that do not say by themselves whether they are finite."""
@@ -222,8 +217,8 @@ def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     for i, spec in enumerate(specs):
         if not spec.numel:
             continue  # an empty shard
-        if spec.native:
-            groups["native", spec.part].append(i)
+        if spec.means != "torch":
+            groups[spec.means, spec.parameter.device, spec.part].append(i)
         else:
             groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
@@ -239,9 +234,28 @@ def _positions(specs: Sequence[Spec]) -> list[int]:
     return positions
 
 
+def _means(parameter: torch.Tensor) -> Means:
+    """What takes the sums of a parameter."""
+    if guarded.is_supported(parameter):
+        return "triton"
+    return "c" if native.is_supported(parameter) else "torch"
+
+
+def _accumulation(means: Means, *, wide: bool) -> torch.dtype:
+    """What sums are kept in; the kernel in C has them in float64 anyway."""
+    if means == "torch":
+        return torch.float64 if wide else torch.float32
+    return torch.float64 if means == "c" else torch.float32
+
+
 def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:
-    if specs[0].native:
-        return Native(specs, pack)
-    if specs[0].is_small:
-        return Stack(specs, pack)
-    return Large(specs[0], pack, scratch)
+    views = pack.claim(specs)
+    match specs[0].means:
+        case "c":
+            return Native(specs, views)
+        case "triton":
+            return Guarded(Fused(specs, views), specs, views)
+        case "torch":
+            if specs[0].is_small:
+                return Stack(specs, views)
+            return Large(specs[0], views, scratch)

@@ -8,7 +8,6 @@ import ctypes
 import functools
 import hashlib
 import logging
-import operator
 import os
 import platform
 import shutil
@@ -24,9 +23,15 @@ import torch
 from torch import Tensor
 
 from dynoscope.measurement import BOX_TOLERANCE, Sum
-from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.addresses import Addresses
+from dynoscope.metrics.sums.blocks import Views
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import SecondMoments, Tensors, flat, is_dense
+from dynoscope.metrics.sums.tensors import (
+    SecondMoments,
+    Tensors,
+    count_nonfinite,
+    is_dense,
+)
 from dynoscope.sharding import layout, local
 
 __all__ = ["Native", "available", "is_supported"]
@@ -73,10 +78,10 @@ def is_supported(parameter: Tensor) -> bool:
 class Native:
     """Layers of a part, on the CPU: a `Block` of one column each."""
 
-    def __init__(self, specs: Sequence[Spec], pack: Pack) -> None:
+    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
         self.is_finite: bool | None = None
         self._parameters = [spec.parameter for spec in specs]
-        self.sums, self._rows, self._channels = pack.claim(specs)
+        self.sums, self._rows, self._channels = views
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
         self._saved = [torch.empty_like(weight.detach()) for weight in weights]
@@ -92,7 +97,8 @@ class Native:
         self._limits: Sequence[float] = ()
         self._settings = np.zeros((len(specs), 4))
         self._inputs = {
-            name: _Inputs(weights) for name in ("weight", "grad", "momentum", "second")
+            name: Addresses(weights, _CODES)
+            for name in ("weight", "grad", "momentum", "second")
         }
         self._wide = np.array([p.dtype == torch.float64 for p in self._parameters])
         self._is_large = sum(spec.numel for spec in specs) > SERIAL
@@ -134,6 +140,10 @@ class Native:
         self.is_finite = bool(finite)
         self._inputs["grad"].let_go()
 
+    def count(self, grads: Tensors, momenta: Tensors) -> None:
+        """See `Block`."""
+        count_nonfinite(self._parameters, grads, momenta, self.sums)
+
     def _weights(self) -> Sequence[Tensor]:
         """The weights that are here; shards may have moved."""
         if self._is_sharded:
@@ -148,58 +158,14 @@ class Native:
             self._count,
             chunks,
             layers,
-            self._inputs["weight"].point_to(weights),
-            self._inputs["grad"].point_to(grads),
-            self._inputs[third].point_to(values),
+            self._inputs["weight"].address_of(weights),
+            self._inputs["grad"].address_of(grads),
+            self._inputs[third].address_of(values),
             settings,
             output,
             partial,
             torch.get_num_threads() if self._is_large else 1,
         )
-
-
-class _Inputs:
-    """Where in memory one tensor of each layer lies."""
-
-    def __init__(self, like: Sequence[Tensor]) -> None:
-        self._like, self._strides = like, [x.stride() for x in like]
-        self._table = np.zeros((len(like), 2), np.int64)
-        self._at: int = self._table.ctypes.data
-        self._known: list[Tensor | None] = [None] * len(like)
-
-    def point_to(self, tensors: Tensors) -> int:
-        """Address of a table with a row of address and kind for each tensor.
-
-        The address is 0 where there is no tensor.
-        """
-        # A tensor that was there at the last step has been looked at then.
-        if not all(map(operator.is_, tensors, self._known)):
-            self._look_at(tensors)
-        self._table[:, 0] = [0 if x is None else x.data_ptr() for x in self._known]
-        return self._at
-
-    def _look_at(self, tensors: Tensors) -> None:
-        known = self._known
-        for k, (x, strides) in enumerate(zip(tensors, self._strides, strict=True)):
-            if x is known[k]:
-                continue
-            if x is not None and not (
-                x.dtype in _CODES and x.stride() == strides and x.is_cpu
-            ):
-                x = _readable(x, self._like[k])
-            known[k] = x
-        self._table[:, 1] = [0 if x is None else _CODES[x.dtype] for x in known]
-
-    def let_go(self) -> None:
-        """Keep no tensor alive: the training may want its memory back."""
-        self._known = [None] * len(self._known)
-
-
-def _readable(x: Tensor, like: Tensor) -> Tensor:
-    """A copy of a kind, and with an order of elements, that the kernel reads."""
-    if x.dtype not in _CODES:
-        x = x.float()
-    return flat(x.to(like.device), like)
 
 
 def _layers(specs: Sequence[Spec], saved: Sequence[Tensor]) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from dynoscope.metrics.packing import Columns
 from dynoscope.metrics.sums.tensors import real
 from dynoscope.sharding import local
 
-__all__ = ["Spec"]
+__all__ = ["Means", "Spec"]
+
+Means: TypeAlias = Literal["torch", "c", "triton"]
+"""What sums are taken by: torch's operations, or a kernel that is compiled."""
 
 PIECE: Final = 1 << 18
 """Elements of a piece on the CPU: small enough for the cache, large enough to split."""
@@ -33,14 +36,14 @@ class Spec:
         rows: whether its output rows are measured one by one.
         channels: whether its elements are kept one by one (a normalization).
         part: index of the optimizer that moves it.
-        native: whether the compiled kernel takes its sums.
+        means: what takes its sums.
     """
 
     parameter: Tensor
     rows: bool = False
     channels: bool = False
     part: int = 0
-    native: bool = False
+    means: Means = "torch"
 
     @property
     def shape(self) -> torch.Size:
@@ -72,7 +75,11 @@ class Spec:
     def cuts(self) -> list[int]:
         """Sizes of its pieces, each of whole rows."""
         numel = self.numel
-        if self.is_small or self.native or self.parameter.device.type != "cpu":
+        if (
+            self.is_small
+            or self.means != "torch"
+            or self.parameter.device.type != "cpu"
+        ):
             return [numel]
         row = self.row_length or 1
         size = min(max(PIECE // row, 1) * row, numel)

@@ -131,8 +131,11 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()])
 
 
-def count_nonfinite(tensors: Tensors) -> Tensor:
-    """How many entries of all `tensors` together are NaN or infinite."""
-    shards = [local(x) for x in tensors if x is not None]
-    counts = [x.isfinite().logical_not_().sum() for x in shards]
-    return torch.stack(counts).sum()
+def count_nonfinite(
+    parameters: Tensors, grads: Tensors, momenta: Tensors, sums: Tensor
+) -> None:
+    """Take NONFINITE, of each layer's three tensors together."""
+    for k, tensors in enumerate(zip(parameters, grads, momenta, strict=True)):
+        shards = [local(x) for x in tensors if x is not None]
+        counts = [x.isfinite().logical_not_().sum() for x in shards]
+        sums[Sum.NONFINITE, k] = torch.stack(counts).sum()
