@@ -156,6 +156,8 @@ BARS: Final[Sequence[Bar]] = (
         "the dashboard's tick, 100,000 steps on",
         *("dashboard", "written, long", "tick", 50),
     ),
+    Bar("two runs of 30 M rows: diff, cold", "long_diff", "cold", "time", 20),
+    Bar("the same: memory", "long_diff", "cold", "memory at most", 2000),
     Bar("`import dynoscope`", "startup", "import dynoscope", "start", 150),
     Bar("`dynoscope --help`", "startup", "dynoscope --help", "start", 500),
     *(

@@ -200,7 +200,7 @@ def test_two_optimizers_step_in_any_order() -> None:
                 kernel.before(grads, momenta, [1.7], k)
                 parameters[k].data.copy_(step.after[k])
             else:
-                kernel.after(grads, lambda: momenta, [step.seconds[k]], k)
+                kernel.after(grads, lambda m=momenta: m, [step.seconds[k]], k)
     assert kernel.ship()().sums.tobytes() == step.take().sums.tobytes()
 
 
