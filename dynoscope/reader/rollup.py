@@ -103,11 +103,11 @@ def needed_for(metrics: Iterable[str]) -> list[str]:
     """The columns of layers from which those of a roll-up follow.
 
     >>> needed_for(["grad_ratio", "grad_l2"])
-    ['nonfinite', 'grad_l1', 'grad_l2']
+    ['nonfinite', 'grad_ratio', 'grad_l1', 'grad_l2']
     """
     found = ["nonfinite"]  # tells which layers have a row
     for metric in metrics:
-        found += _NEEDED.get(metric, (metric,))
+        found += [metric, *_NEEDED.get(metric, ())]  # itself, of a module of one layer
     return list(dict.fromkeys(found))
 
 
