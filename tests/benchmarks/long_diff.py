@@ -36,7 +36,8 @@ def compared(a: Path, b: Path) -> dict[str, float]:
 
 def _elsewhere(a: Path, b: Path) -> dict[str, float]:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, "--compare", "--runs", a, b]
+    command: list[str | Path] = [sys.executable, "-m", __spec__.name]
+    command += ["--compare", "--runs", a, b]
     found: dict[str, float] = json.loads(subprocess.check_output(command))
     return found
 
