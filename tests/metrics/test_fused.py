@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +201,7 @@ def test_two_optimizers_step_in_any_order() -> None:
                 kernel.before(grads, momenta, [1.7], k)
                 parameters[k].data.copy_(step.after[k])
             else:
-                later = functools.partial(list, momenta)
+                later: Callable[[], list[Tensor]] = functools.partial(list, momenta)
                 kernel.after(grads, later, [step.seconds[k]], k)
     assert kernel.ship()().sums.tobytes() == step.take().sums.tobytes()
 
