@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from dynoscope.hooks import Watcher, find_watched
-from dynoscope.measurement import Measurement, Work
+from dynoscope.recorder import Bystander
 from dynoscope.schedule import Budget, Schedule, every
 from tests.benchmarks.figures import Figure, keep, middle, once
 from tests.benchmarks.options import Options, parse
@@ -28,28 +28,10 @@ WARM_UP: Final = 3
 
 CALLS, REPEATS = 5_000, 30
 
+NOWHERE: Final = Bystander(0, strict=True)
+"""It keeps nothing of what it is given."""
+
 Hook = Callable[..., Any]
-
-
-class Nowhere:
-    """A sink that keeps nothing."""
-
-    work = Work(0.0, 0)
-
-    def has_room(self) -> bool:
-        """Always."""
-        return True
-
-    def put(self, measurement: Measurement) -> None:
-        """Forget it."""
-
-    def note(self, problem: str) -> None:
-        """Stop."""
-        raise RuntimeError(problem)
-
-    def fail(self, problem: str, error: Exception) -> None:
-        """Stop."""
-        raise error
 
 
 def spent_budget() -> Budget:
@@ -68,7 +50,7 @@ def unmeasured(schedule: Schedule, options: Options) -> float:
     find = functools.partial(find_watched, model, optimizer)
     watcher = Watcher(find, schedule)
     watcher.start_at(101)
-    watcher.attach(Nowhere(), lambda: None)
+    watcher.attach(NOWHERE, lambda: None)
     (before,) = optimizer._optimizer_step_pre_hooks.values()
     (after,) = optimizer._optimizer_step_post_hooks.values()
     calls = CALLS // 10 if options.quick else CALLS
@@ -104,7 +86,7 @@ def measured(name: str, options: Options) -> list[Figure]:
         return run
 
     setattr(watcher, "_ship", timed("ship", watcher._ship))  # noqa: B010
-    watcher.attach(Nowhere())
+    watcher.attach(NOWHERE)
     for hooks, what in (
         (optimizer._optimizer_step_pre_hooks, "before"),
         (optimizer._optimizer_step_post_hooks, "after"),
@@ -120,7 +102,7 @@ def measured(name: str, options: Options) -> list[Figure]:
     for _ in range(WARM_UP + (3 if options.quick else STEPS[name])):
         timed("step", train)()
     watcher.detach()
-    return _figures(name, times, copy_seconds(model))
+    return _figures(name, times, copy_seconds(model, clock))
 
 
 def _figures(name: str, times: dict[str, list[float]], copy: float) -> list[Figure]:

@@ -10,7 +10,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -138,15 +138,17 @@ def _by(theirs: float, ours: float) -> float:
     return theirs / ours if ours > 0 else math.inf
 
 
-def copy_seconds(model: nn.Module) -> float:
+def copy_seconds(
+    model: nn.Module, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """One copy of all parameters: a unit of cost that holds across machines."""
     source = [parameter.detach() for parameter in model.parameters()]
     target = [torch.empty_like(parameter) for parameter in source]
     times = []
     for _ in range(30):
-        start = time.perf_counter()
+        start = clock()
         torch._foreach_copy_(target, source)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
 
 

@@ -1,17 +1,19 @@
 """Measured steps reuse what the first ones have set aside."""
 
+import functools
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import dynoscope
+from dynoscope.hooks import Watcher, find_watched
 from dynoscope.optim import Lion
+from dynoscope.recorder import Bystander
+from dynoscope.schedule import every
 
 WARM_UP, STEPS = 3, 3
 
@@ -65,7 +67,6 @@ def test_the_ledger_sees_what_is_allocated() -> None:
 def test_no_memory_of_the_size_of_a_layer(
     kind: type[torch.optim.Optimizer],
     native: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DYNOSCOPE_NATIVE", native)
@@ -75,16 +76,17 @@ def test_no_memory_of_the_size_of_a_layer(
     small = 4 * 600 * 50
     optimizer = kind(model.parameters(), lr=0.01, weight_decay=0.1)  # type: ignore[call-arg]
     ledger = Ledger()
-    with dynoscope.watch(
-        model, optimizer, run=tmp_path / "run", every=1, strict=True, quiet=True
-    ):
-        for step in range(WARM_UP + STEPS):
-            if step == WARM_UP:
-                ledger.around(optimizer._optimizer_step_pre_hooks)
-                ledger.around(optimizer._optimizer_step_post_hooks)
-            model(torch.randn(8, 600)).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    watcher = Watcher(functools.partial(find_watched, model, optimizer), every(1))
+    # No writer's thread: Python's ledger is one for all threads.
+    watcher.attach(Bystander(0, strict=True))
+    for step in range(WARM_UP + STEPS):
+        if step == WARM_UP:
+            ledger.around(optimizer._optimizer_step_pre_hooks)
+            ledger.around(optimizer._optimizer_step_post_hooks)
+        model(torch.randn(8, 600)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    watcher.detach()
     assert len(ledger.of_python) == 1 + 2 * STEPS
     assert max(ledger.of_torch) < small
     assert max(ledger.of_python) < small
