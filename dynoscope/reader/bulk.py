@@ -80,8 +80,9 @@ class Bulk(Views):
 def _distinct(column: pa.ChunkedArray) -> IntArray:
     """The steps there are; quickly if each layer has the same."""
     steps: IntArray = column.to_numpy()
-    width = int((steps[1:] <= steps[:-1]).argmax()) + 1
-    if len(steps) % width == 0:
+    ends = np.flatnonzero(steps[1:] <= steps[:-1])
+    width = int(ends[0]) + 1 if len(ends) else len(steps)
+    if width and len(steps) % width == 0:
         by_layer = steps.reshape(-1, width)
         if (by_layer == by_layer[0]).all():
             return np.array(by_layer[0])
