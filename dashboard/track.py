@@ -51,6 +51,7 @@ class Track:
         window: which steps; None for all.
         made: makes other columns of them; what is read in coarse is made of means.
         exact: measured steps up to which all are read, `points` if None.
+        reach: how many measured steps before a row count for what is made of it.
 
     Attributes:
         steps: first step of each bucket, shape (buckets,), int64.
@@ -70,10 +71,11 @@ class Track:
         window: Steps | None = None,
         made: Made | None = None,
         exact: int | None = None,
+        reach: int = 0,
     ) -> None:
         self._run, self._table, self._read = run, table, list(columns)
         self._names, self._among, self._made = list(names), among, made
-        self._window, self._exact = window, exact
+        self._window, self._exact, self._reach = window, exact, reach
         self._key = SORTED_BY.get(table, "layer")
         room = BYTES // max(4 * 8 * len(names) * len(columns), 1)
         self._points = points if made is not None else min(points, max(room, LEAST))
@@ -147,6 +149,7 @@ class Track:
         """Take in what was there before, file by file."""
         self.exponent, self._is_over = exponent, False
         self.steps, self.last_step, self._last = np.empty(0, np.int64), -1, None
+        self._recent: pa.Table | None = None
         empty = np.empty((0, len(self._names)))
         nothing = self._arranged(dict.fromkeys(self._read, empty))
         self._buckets = Buckets(nothing, nothing, nothing, nothing.astype(np.int64))
@@ -192,7 +195,7 @@ class Track:
             steps = rows["step"].to_numpy()
             self._is_over = bool(steps.max() >= stop)
             rows = rows.filter(pa.array((steps >= start) & (steps < stop)))
-        steps, values = self._values(rows)
+        steps, values = self._values(rows) if not self._reach else self._reached(rows)
         if not len(steps):
             return False
         known = (~np.isnan(values)).astype(np.int64)
@@ -201,6 +204,20 @@ class Track:
         if self._last is not None or len(self) <= len(steps):
             self._last = _newer(values, self._last)
         return True
+
+    def _reached(self, rows: pa.Table) -> tuple[np.ndarray, FloatArray]:
+        """The same of rows for which some of those that came before them count, too."""
+        if not len(rows):
+            return np.empty(0, np.int64), np.empty(0)
+        first, given = pc.min(rows["step"]).as_py(), rows
+        if self._recent is not None and pc.max(self._recent["step"]).as_py() < first:
+            given = pa.concat_tables([self._recent, rows])
+        steps, values = self._values(given)
+        if len(steps):
+            oldest = int(steps[-self._reach :][0])
+            self._recent = given.filter(pc.greater_equal(given["step"], oldest))
+        is_new = steps >= first
+        return steps[is_new], values[is_new]
 
     def _values(self, rows: pa.Table) -> tuple[np.ndarray, FloatArray]:
         """Steps of some rows of the table, and what is held of them."""
@@ -245,7 +262,8 @@ class Track:
         mean = self._buckets.mean
         if not len(self) or self.is_exact:
             return _newer(mean, None)
-        newest = slice(int(self.steps[-1]), self._window and self._window[1])
+        oldest = int(self.steps[-1 - self._reach :][0])
+        newest = slice(oldest, self._window and self._window[1])
         wanted = ["step", self._key, *self._read]
         rows = self._run.rows(self._table, wanted, self._names, newest)
         steps, values = self._values(rows)

@@ -17,6 +17,7 @@ from dynoscope.reader.rollup import (
     needed_for,
     roll_up_columns,
 )
+from dynoscope.reader.turns import as_of_last_turns, reach_of, turns_of
 
 __all__ = ["Held", "Tracks"]
 
@@ -189,6 +190,7 @@ class Tracks:
                 window=window,
                 made=self._roller(members, group),
                 exact=min(ROLLED_ROWS // max(len(members), 1), POINTS),
+                reach=reach_of(turns_of(self._run.manifest, members)),
             )
             for group in _grouped(columns)
         ]
@@ -196,9 +198,11 @@ class Tracks:
     def _roller(self, members: Sequence[str], columns: Sequence[str]) -> Made:
         layers = self._curves["layers"]
         numel = self._numel[[layers.index(name) for name in members]]
+        turns = turns_of(self._run.manifest, members)
 
         def rolled(arrays: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
             wide = np.broadcast_to(numel, arrays["nonfinite"].shape)
+            arrays = as_of_last_turns(turns, arrays)
             with np.errstate(all="ignore"):  # infinite norms are measured, too
                 found = roll_up_columns({**arrays, "numel": wide}, columns)
             return {name: values[:, None] for name, values in found.items()}

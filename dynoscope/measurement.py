@@ -92,6 +92,7 @@ class Layer:
         aliases: other names of the same tensor (tied weights).
         rotational: whether the optimizer turns it by an angle of its choice.
         lr_factor: its learning rate over that of its group, fixed by its shape.
+        turn: where layers take turns, at which of them it is measured.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Layer:
     aliases: tuple[str, ...] = ()
     rotational: bool = False
     lr_factor: float = 1.0
+    turn: int = 0
 
     @property
     def numel(self) -> int:
@@ -188,8 +190,7 @@ class Subject:
         model: class name of the model.
         layers: the watched parameters, in the model's order.
         normalization: normalization layers.
-        optimizer: what is known of the optimizer; of all of them, joined, where
-            there are several.
+        optimizer: what is known of it; of several, of all of them joined.
         unwatched: parameters of the model that are not measured, with the reason.
         optimizers: what is known of each, where there are several.
     """
@@ -201,15 +202,17 @@ class Subject:
     unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optimizers: tuple[OptimizerInfo, ...] = ()
 
-    def parts(self) -> Iterator[Part]:
-        """What each of the optimizers moves, in their order."""
+    def parts(self, turn: int | None = None) -> Iterator[Part]:
+        """What each of the optimizers moves, in their order; of one turn alone."""
         group_of = np.array([layer.group for layer in self.layers])
+        here = np.array([turn in (None, layer.turn) for layer in self.layers])
+        others = {self.layers[i].name: "excluded" for i in np.flatnonzero(~here)}
         owners = np.array([norm.layer for norm in self.normalization], np.intp)
         start = 0
         for info in self.optimizers or (self.optimizer,):
             groups = slice(start, start + len(info.kinds))
             start = groups.stop
-            mine = (group_of >= groups.start) & (group_of < groups.stop)
+            mine = here & (group_of >= groups.start) & (group_of < groups.stop)
             layers, norms = np.flatnonzero(mine), np.flatnonzero(mine[owners])
             subject = dataclasses.replace(
                 self,
@@ -222,6 +225,7 @@ class Subject:
                     for norm in (self.normalization[i] for i in norms)
                 ),
                 optimizer=info,
+                unwatched={**self.unwatched, **others},
                 optimizers=(),
             )
             yield Part(subject, layers, norms, groups)
@@ -255,10 +259,9 @@ class Host:
 
     Attributes:
         sums: shape (len(Sum), layers), float64.
-        rows: shape (len(UNIT_SUMS), all rows of all layers), float64; layers
-            follow each other in the subject's order.
-        channels: shape (len(CHANNEL_QUANTITIES), all channels of all
-            normalization layers), float64.
+        rows: shape (len(UNIT_SUMS), all rows of all layers), float64; layers follow
+            each other in the subject's order.
+        channels: shape (len(CHANNEL_QUANTITIES), channels of normalizations), float64.
         failed: of processes that share the model, those (by rank) whose shards are
             missing in the numbers, which then mean nothing.
     """
@@ -273,27 +276,26 @@ class Host:
 class Measurement:
     """One measured optimizer step, on its way to the recorder.
 
-    Where several optimizers are watched, it is a round: each stepped once at most.
+    Of several optimizers it is a round: each stepped once at most.
 
     Attributes:
         subject: what was watched at this step; parameters may come and go later.
         step: the update `step -> step + 1`, counted from 0.
-        own_steps: per optimizer, the number of its own step, counted from 0; None
-            for one that did not step in this round.
+        own_steps: per optimizer, the number of its own step, or None: it took none.
         wall_time: seconds since the epoch, when the step ended.
         groups: gives each parameter group's hyperparameters at this step.
         has_grad: per layer, whether it had a gradient.
         limits: per layer, 1 / weight_decay where that is decoupled, else inf.
-        fetch: gives the numbers; waits for the device's copy to land, so only
-            the writer thread calls it.
+        fetch: gives the numbers; waits for them, so only the writer thread calls it.
         nbytes: host memory held until then.
         hook_seconds: what the hooks cost the training thread at this step.
         device_seconds: what measuring took an accelerator, as known since the last one.
         skipped: measurements given up since the last one (queue full).
-        scalers: per optimizer, gives the scaler of its gradients, as `fetch` does; None
-            where there is none. Empty if there is none at all.
-        histograms: gives counts of shape (2, layers, bins), of weights before the
-            step and of gradients, as `fetch` does; None where none were taken.
+        turn: whose turn it was, where layers take turns: the others have no numbers.
+        scalers: per optimizer, gives the scaler of its gradients, as `fetch` does, or
+            None; empty if there is none at all.
+        histograms: gives counts of shape (2, layers, bins), of weights before the step
+            and of gradients, as `fetch` does; None where none were taken.
     """
 
     subject: Subject
@@ -308,6 +310,7 @@ class Measurement:
     hook_seconds: float
     device_seconds: float = 0.0
     skipped: int = 0
+    turn: int = 0
     scalers: tuple[Callable[[], ScalerState] | None, ...] = ()
     histograms: Callable[[], npt.NDArray[np.int64]] | None = None
 
@@ -340,7 +343,7 @@ class Rows:
 
     Attributes:
         table: name of the table.
-        columns: by name, an array of shape (rows,), or one value for all rows.
+        columns: by name, an array of shape (rows,), or a value for all.
     """
 
     table: str

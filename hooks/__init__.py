@@ -10,6 +10,7 @@ from dynoscope.hooks.parameters import Models
 from dynoscope.hooks.processes import ALONE, Processes, processes_of
 from dynoscope.hooks.recognition import register_optimizer
 from dynoscope.hooks.subject import Optimizers, Watched, find_watched
+from dynoscope.hooks.turns import Turns
 from dynoscope.hooks.unstepped import Unstepped
 from dynoscope.hooks.watcher import Watcher
 
@@ -22,6 +23,7 @@ __all__ = [
     "Optimizers",
     "Processes",
     "Samples",
+    "Turns",
     "Unstepped",
     "Watched",
     "Watcher",

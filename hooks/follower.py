@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Follower", "followers_of", "is_nested_step"]
 
 _T = TypeVar("_T", Tensor, Tensor | None)
+_S = TypeVar("_S")
 
 
 class Follower:
@@ -67,6 +68,7 @@ class Follower:
         self.scaling = Scaling(moved.optimizer)
         self.scaler: Callable[[], ScalerState] | None = None
         self._stepped = self._looked_again = False
+        self._turn = 0
 
     def is_current(self) -> bool:
         """Whether the optimizer has the same parameters, and is what it looked like.
@@ -79,17 +81,21 @@ class Follower:
                 return False
         return self.moved.is_current()
 
-    def before(self, has_closure: bool, *, count: bool, failed: bool = False) -> None:
+    def before(
+        self, has_closure: bool, turn: int, *, count: bool, failed: bool = False
+    ) -> None:
         """Take what is there before the step.
 
         Args:
             has_closure: whether the step was given a closure.
-            count: whether to take histograms, too.
+            turn: whose turn it is; of other layers no sums are taken.
+            count: whether to take histograms, too, of all layers.
             failed: take nothing, but let no other process wait.
         """
-        self.scaler = self.scaling.read()
+        self.scaler, self._turn = self.scaling.read(), turn
         # A closure computes the gradients inside the step: those here are stale.
-        self.grads = [None] * len(self._layers) if has_closure else self._gradients()
+        stale: list[Tensor | None] = [None] * len(self._layers)
+        self.grads = stale if has_closure else self._gradients(count)
         momenta = self._momenta()
         if failed:
             return
@@ -99,7 +105,7 @@ class Follower:
         ]
         self._look_for_boxes(groups)
         self.counted = self._count() if count else []
-        self._kernel.before(self.grads, momenta, self.limits, self._part)
+        self._kernel.before(self.grads, momenta, self.limits, self._part, turn)
 
     def at_gradients(self, *, count: bool, failed: bool = False) -> None:
         """Take what needs the gradients, which a closure has computed just now.
@@ -108,12 +114,14 @@ class Follower:
             count: whether to take histograms, too.
             failed: take nothing, but let no other process wait.
         """
-        self.grads = self._gradients()
+        self.grads = self._gradients(count)
         momenta = self._momenta()
         if failed:
             return
         self.counted = self._count() if count else []
-        self._kernel.before(self.grads, momenta, self.limits, self._part, again=True)
+        self._kernel.before(
+            self.grads, momenta, self.limits, self._part, self._turn, again=True
+        )
 
     def keep_gradients(self) -> None:
         """Keep them as they are, though their tensors be overwritten."""
@@ -130,12 +138,18 @@ class Follower:
             found = momenta()
             momenta = lambda: found  # noqa: E731
         if not failed:
-            self._kernel.after(self.grads, momenta, seconds, self._part)
+            self._kernel.after(self.grads, momenta, seconds, self._part, self._turn)
         self._stepped = True
 
-    def _gradients(self) -> list[Tensor | None]:
+    def _due(self) -> list[int]:
+        """The layers whose turn it is."""
+        return [k for k, la in enumerate(self._layers) if la.turn == self._turn]
+
+    def _gradients(self, all_turns: bool) -> list[Tensor | None]:
         """Gradients of now, as the optimizer is to take them."""
-        grads = self._all_here(self.moved.adapter.gradients(self.moved.parameters))
+        at = range(len(self._layers)) if all_turns else self._due()
+        parameters = [self.moved.parameters[k] for k in at]
+        grads = self._all_here(self.moved.adapter.gradients(parameters), at)
         scale = self.scaling.of_gradients()
         return grads if scale is None else unscaled(grads, scale)
 
@@ -149,26 +163,42 @@ class Follower:
         ]
 
     def _momenta(self) -> list[Tensor | None]:
-        moved = self.moved
-        return self._all_here(moved.adapter.momenta(moved.optimizer, moved.parameters))
+        moved, at = self.moved, self._due()
+        parameters = [moved.parameters[k] for k in at]
+        return self._all_here(moved.adapter.momenta(moved.optimizer, parameters), at)
 
     def _second_moments(self) -> list[SecondMoment | None]:
-        moved = self.moved
-        moments = moved.adapter.second_moments(
-            moved.optimizer, moved.parameters, self._group_of
+        moved, at = self.moved, self._due()
+        parameters = [moved.parameters[k] for k in at]
+        found = moved.adapter.second_moments(
+            moved.optimizer, parameters, [self._group_of[k] for k in at]
         )
-        if not self._is_sharded:
-            return moments
-        return [
-            moment and moment._replace(v=_here(moment.v, parameter))
-            for moment, parameter in zip(moments, moved.parameters, strict=True)
-        ]
+        if self._is_sharded:
+            found = [
+                moment and moment._replace(v=_here(moment.v, parameter))
+                for moment, parameter in zip(found, parameters, strict=True)
+            ]
+        return self._placed(found, at)
 
-    def _all_here(self, tensors: list[Tensor | None]) -> list[Tensor | None]:
-        if not self._is_sharded:
-            return tensors
-        with torch.no_grad():
-            return list(map(_here, tensors, self.moved.parameters))
+    def _all_here(
+        self, tensors: list[Tensor | None], at: Sequence[int]
+    ) -> list[Tensor | None]:
+        """The parts that are on this process, in the places of these layers."""
+        if self._is_sharded:
+            parameters = self.moved.parameters
+            with torch.no_grad():
+                tensors = [
+                    _here(x, parameters[k]) for x, k in zip(tensors, at, strict=True)
+                ]
+        return self._placed(tensors, at)
+
+    def _placed(self, found: list[_S | None], at: Sequence[int]) -> list[_S | None]:
+        if len(at) == len(self._layers):
+            return found
+        placed: list[_S | None] = [None] * len(self._layers)
+        for k, x in zip(at, found, strict=True):
+            placed[k] = x
+        return placed
 
     @property
     def _groups(self) -> list[Group]:
@@ -217,6 +247,7 @@ def followers_of(
             rows=layer.rows > 0,
             channels=index in norms,
             part=part_of[index],
+            turn=layer.turn,
         )
         for index, (parameter, layer) in enumerate(
             zip(watched.parameters, layers, strict=True)

@@ -24,12 +24,14 @@ class Round:
             where this round is not measured.
         stepped: optimizers that have stepped.
         counting: whether histograms are taken.
+        turn: whose turn it is, where layers take turns.
         seconds: what the hooks have cost.
     """
 
     measured: dict[int, int] | None = None
     stepped: set[int] = dataclasses.field(default_factory=set)
     counting: bool = False
+    turn: int = 0
     seconds: float = 0.0
 
 
@@ -79,6 +81,7 @@ def measurement_of(
         nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
         hook_seconds=ended.seconds,
         skipped=skipped,
+        turn=ended.turn,
         scalers=tuple(
             follower.scaler if part in measured else None
             for part, follower in enumerate(followers)

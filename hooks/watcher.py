@@ -23,6 +23,7 @@ from dynoscope.hooks.rounds import Round, measurement_of
 from dynoscope.hooks.scaler import only_scalers
 from dynoscope.hooks.sink import Sink
 from dynoscope.hooks.subject import Watched
+from dynoscope.hooks.turns import Turns
 from dynoscope.metrics.sums import Counted, GroupError
 from dynoscope.schedule import Schedule, log_spaced
 
@@ -35,16 +36,15 @@ PATIENCE: Final = 3
 class Watcher:
     """Measures the steps of one or several optimizers, from `attach` to `detach`.
 
-    Steps are counted in rounds: in a round each optimizer steps once at most. With
-    one optimizer every step is a round; of a GAN's two, that step in turn, both steps
-    are; where one steps five times for each of the other's, a round has one or two.
+    Steps are counted in rounds: in a round each optimizer steps once at most. With one
+    optimizer every step is a round; of a GAN's two, that step in turn, both steps are.
 
     Args:
-        find: finds what to measure; asked again when an optimizer is given other
-            parameters than it had.
+        find: finds what to measure; asked again when an optimizer has other parameters.
         schedule: which rounds to measure.
         histograms: whether to count what weights and gradients are, too.
         processes: those that train the same model.
+        turns: deals out layers that take turns.
 
     Attributes:
         watched: what is measured.
@@ -53,8 +53,7 @@ class Watcher:
         skipped: measurements given up since the last one that was put.
 
     Raises:
-        UnwatchableError: there is nothing to measure; or an optimizer, or one of these
-            parameters, is being watched already.
+        UnwatchableError: there is nothing to measure, or it is being watched already.
     """
 
     def __init__(
@@ -64,8 +63,9 @@ class Watcher:
         *,
         histograms: bool = False,
         processes: Processes = ALONE,
+        turns: Turns | None = None,
     ) -> None:
-        self._find, self.processes = find, processes
+        self._find, self.processes, self._turns = find, processes, turns or Turns()
         self._histograms, self._histogram_due = histograms, log_spaced()
         self._handles: list[RemovableHandle] = []
         self.step = self.skipped = self._failures = 0
@@ -156,7 +156,7 @@ class Watcher:
             evaluated = functools.partial(self._at_gradients, take, current)
             changed = notifying((args, kwargs), evaluated)
             late = changed is not None
-            take.before(late, count=current.counting, failed=self._failed)
+            take.before(late, current.turn, count=current.counting, failed=self._failed)
         return changed
 
     def _at_gradients(self, take: Follower, current: Round, again: bool) -> None:
@@ -250,6 +250,7 @@ class Watcher:
     def _begin(self, opened: Round) -> None:
         opened.measured = {}
         opened.counting = self._histograms and self._histogram_due(self.step)
+        opened.turn = self._turns.at(self.step)
         if self.processes.group is not None and not self.processes.sharded:
             self._refuse_late_shards()
         if not all(follower.is_current() for follower in self._followers):
@@ -319,7 +320,7 @@ class Watcher:
     def _adopt(self, watched: Watched) -> None:
         """Measure this from now on."""
         refuse_double(watched)
-        self.watched = watched
+        self.watched = watched = self._turns.dealt(watched)
         layers = watched.subject.layers
         self.processes.check(watched.parameters, [layer.name for layer in layers])
         self._followers: list[Follower] = []

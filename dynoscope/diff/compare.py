@@ -56,7 +56,12 @@ def diff(
     extents = [run.extents() for run in (run_a, run_b)]
     common = _common_steps((run_a, run_b), extents, steps)
     modules = [name for name in run_a.roll_ups if name in set(run_b.roll_ups)]
-    pairing = Pairing(run_a.layer_names, run_b.layer_names, modules)
+    pairing = Pairing(
+        run_a.layer_names,
+        run_b.layer_names,
+        modules,
+        (run_a.manifest, run_b.manifest),
+    )
     found = Comparison("layers", COMPARED, pairing, threshold)
     _go_over((run_a, run_b), extents, common.numbers, found, progress)
     config, config_equal = compare_configuration(run_a.manifest, run_b.manifest)

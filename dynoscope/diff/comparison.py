@@ -2,7 +2,7 @@
 
 import bisect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from dynoscope.diff.tally import Tally
 from dynoscope.metrics.members import Members
 from dynoscope.reader import Grid
 from dynoscope.reader.rollup import is_roll_up, roll_ups_columns
+from dynoscope.reader.turns import as_of_last_turns, reach_of, turns_of
 from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
@@ -35,6 +36,7 @@ class Pairing:
         names_b: run b's.
         modules: roll-ups that both have, the whole model first; none if the table
             has none.
+        manifests: of both runs, which know what layers take turns.
 
     Attributes:
         names: layers of a, and of b, in alphabetic order: so a module's are together.
@@ -44,6 +46,7 @@ class Pairing:
             the same layers in both runs, and so the same metrics.
         modules: those that are only the same as themselves, sorted by size.
         members: which layers of a, and of b, make each of them.
+        turns: of the layers of a, and of b.
     """
 
     def __init__(
@@ -51,8 +54,13 @@ class Pairing:
         names_a: Sequence[str],
         names_b: Sequence[str],
         modules: Sequence[str] = (),
+        manifests: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.names = sorted(names_a), sorted(names_b)
+        self.turns = [
+            turns_of(manifest, names)
+            for manifest, names in zip(manifests, self.names, strict=bool(manifests))
+        ]
         self.shared = sorted({*names_a} & {*names_b})
         ranges = {
             name: tuple(_range(name, its) for its in self.names)
@@ -69,6 +77,15 @@ class Pairing:
         )
         places = [{name: i for i, name in enumerate(names)} for names in self.names]
         self.places = [np.array([at[name] for name in self.shared]) for at in places]
+
+
+def _as_of_last_turns(turns: Array, columns: Mapping[str, Array]) -> dict[str, Array]:
+    """Columns of shape (layers, steps); of the first steps some turns are not known."""
+    wide = {name: x.astype(np.float64) for name, x in columns.items()}
+    if not reach_of(turns):
+        return wide
+    turned = as_of_last_turns(turns, {name: x.T for name, x in wide.items()})
+    return {name: x.T for name, x in turned.items()}
 
 
 def _by_size(layers: range) -> tuple[int, int]:
@@ -146,10 +163,10 @@ class Comparison:
         if not self.pairing.modules:
             return
         rolled_a, rolled_b = (
-            roll_ups_columns(
-                {name: x.astype(np.float64) for name, x in its.items()}, who
+            roll_ups_columns(_as_of_last_turns(turns, its), who)
+            for turns, its, who in zip(
+                self.pairing.turns, columns, self.pairing.members, strict=True
             )
-            for its, who in zip(columns, self.pairing.members, strict=True)
         )
         whole = self.pairing.modules.index("*")
         curves: dict[str, npt.NDArray[np.generic]] = {"step": a.steps}

@@ -55,6 +55,7 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from _flat("model", manifest["model"])
     yield "every", manifest.get("every")
     yield "budget", manifest.get("budget")
+    yield "turns", manifest.get("turns")
     yield from _flat("unwatched", manifest.get("unwatched", {}))
     yield from _flat("git", manifest.get("git") or {})
     yield from _flat("versions", manifest["versions"])

@@ -167,4 +167,4 @@ def _starts(extents: Sequence[Extent], steps: IntArray) -> list[int]:
         start, stop = np.searchsorted(steps, [first, last + 1]).tolist()
         count = min(-(-rows // MOST_ROWS), stop - start)
         starts += [start + (stop - start) * n // count for n in range(count)]
-    return starts
+    return [0, *starts[1:]]  # the first rows may come after the first steps

@@ -139,23 +139,23 @@ class ChannelTotals:
     Attributes:
         names: the same.
         channels: per layer, how many it has.
-        dead: channels that were dead at the newest measured step.
+        dead: channels that were dead when the layer was measured last.
         ghost: ghost steps so far.
         revived: revivals so far.
         first_ghost: step of the first ghost step, -1 where there was none.
-        measured: measured steps so far.
+        measured: per layer, measured steps so far.
     """
 
     def __init__(self, names: Sequence[str], channels: Sequence[int]) -> None:
         self.names, self.channels = tuple(names), np.array(channels, float)
         self.dead, self.ghost, self.revived = np.zeros((3, len(self.names)))
         self.first_ghost = np.full(len(self.names), -1, np.int64)
-        self.measured = 0
+        self.measured = np.zeros(len(self.names), np.int64)
 
     @property
     def ghost_share(self) -> FloatArray:
         """Ghost steps per channel and measured step, shape (layers,)."""
-        share: FloatArray = self.ghost / (self.channels * max(self.measured, 1))
+        share: FloatArray = self.ghost / (self.channels * np.maximum(self.measured, 1))
         return share
 
     def add(self, block: Block) -> None:
@@ -167,5 +167,8 @@ class ChannelTotals:
         self.first_ghost[new] = block["step"][(ghost > 0).argmax(axis=0)[new]]
         self.ghost += ghost.sum(axis=0)
         self.revived += np.nansum(block["revived"], axis=0)
-        self.dead = block["dead"][-1].astype(np.float64)
-        self.measured += len(ghost)
+        is_there = ~np.isnan(block["dead"])
+        last = len(ghost) - 1 - is_there[::-1].argmax(axis=0)
+        newest = block["dead"][last, np.arange(len(self.names))].astype(np.float64)
+        self.dead = np.where(is_there.any(axis=0), newest, self.dead)
+        self.measured += is_there.sum(axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from dynoscope.metrics.derive import (
 )
 from dynoscope.metrics.members import Members
 from dynoscope.metrics.rolling import roll_up, total
+from dynoscope.reader.turns import as_of_last_turns, turns_of
 from dynoscope.schema import TABLES
 from dynoscope.schema.levels import numbers_of
 
@@ -111,14 +112,18 @@ def needed_for(metrics: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+def roll_up_frame(
+    name: str, rows: pd.DataFrame, manifest: Mapping[str, Any]
+) -> pd.DataFrame:
     """Rows of a roll-up, one per step, with all columns of `layers`.
 
-    Learning rate, weight decay and half-life are NaN where the layers differ.
+    Learning rate, weight decay and half-life are NaN where the layers differ. Of layers
+    that take turns, each counts as of its last turn, once all have had one.
 
     Args:
         name: the roll-up's name.
         rows: all columns of `layers` for all of its layers.
+        manifest: of the run, which knows the turns.
     """
     if rows.empty:
         return rows
@@ -130,8 +135,11 @@ def roll_up_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
         if column not in ("step", "layer")
     }
     arrays = {key: frame.to_numpy(dtype=float) for key, frame in wide.items()}
+    arrays = as_of_last_turns(turns_of(manifest, layers.tolist()), arrays)
+    is_there = ~np.isnan(arrays["nonfinite"]).all(axis=1)
+    arrays = {key: array[is_there] for key, array in arrays.items()}
     rolled = {
-        "step": wide["numel"].index.to_numpy(),
+        "step": wide["numel"].index.to_numpy()[is_there],
         "wall_time": np.nanmax(arrays["wall_time"], axis=1),
         "layer": name,
         **roll_up_columns(arrays),

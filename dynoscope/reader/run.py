@@ -166,7 +166,7 @@ class Run(Bulk):
                 self.check_layers([name] if not members else members)
                 rows = self._rows("layers", None, members, steps)
                 chosen = chosen_columns("layers", metric)
-                frames.append(roll_up_frame(name, rows)[chosen])
+                frames.append(roll_up_frame(name, rows, self._manifest)[chosen])
         return in_order(frames, names)
 
     def neurons(

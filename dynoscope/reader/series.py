@@ -14,6 +14,7 @@ from dynoscope.reader.levels import exponent_for, in_buckets, overviews
 from dynoscope.reader.rollup import needed_for, roll_up_columns
 from dynoscope.reader.sources import numbers, retried, sources_in
 from dynoscope.reader.thin import thin
+from dynoscope.reader.turns import as_of_last_turns
 from dynoscope.schema.levels import numbers_of
 
 __all__ = ["Columns", "Kind", "Series", "curve", "layer_columns", "rolled_curve"]
@@ -105,6 +106,7 @@ def rolled_curve(
     folder: Path,
     metric: str,
     members: Mapping[str, int],
+    turns: IntArray,
     window: Window,
     points: int,
 ) -> Series:
@@ -114,16 +116,20 @@ def rolled_curve(
         folder: the folder of `layers`.
         metric: the column.
         members: the module's layers, and how many elements each has.
+        turns: the turn of each.
         window: which steps.
         points: about how many points at most.
     """
     columns = layer_columns(folder, members, window, points, needed_for([metric]))
     with np.errstate(all="ignore"):  # infinite norms are measured, too
-        values = roll_up_columns(columns.arrays, [metric])[metric]
-    kept = thin(columns.step, values, points)
+        arrays = as_of_last_turns(turns, columns.arrays)
+        values = roll_up_columns(arrays, [metric])[metric]
+    is_there = ~np.isnan(arrays["nonfinite"]).all(axis=1)
+    steps, values = columns.step[is_there], values[is_there]
+    kept = thin(steps, values, points)
     kind: Kind = "thinned" if len(kept) < len(values) else "all"
     kind = kind if columns.width == 1 else "means"
-    return Series(columns.step[kept], values[kept], kind, columns.problems)
+    return Series(steps[kept], values[kept], kind, columns.problems)
 
 
 def layer_columns(

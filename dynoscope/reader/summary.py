@@ -13,6 +13,7 @@ from dynoscope.reader.footers import EVERYTHING
 from dynoscope.reader.rollup import roll_up_columns
 from dynoscope.reader.series import layer_columns
 from dynoscope.reader.standing import Standing, standing_of
+from dynoscope.reader.turns import as_of_last_turns, turns_of
 
 if TYPE_CHECKING:
     from dynoscope.reader.run import Run
@@ -189,7 +190,8 @@ def _rotation(run: "Run", manifest: Mapping[str, Any]) -> Rotation:
     run.warn_of(found.problems)
     if not len(found.step):
         return Rotation()
-    whole = roll_up_columns(found.arrays)["angular_update"]
+    turns = turns_of(manifest, list(numels))
+    whole = roll_up_columns(as_of_last_turns(turns, found.arrays))["angular_update"]
     turned, predicted = (
         found.arrays[name] for name in ("angular_update", "pred_angular_update")
     )

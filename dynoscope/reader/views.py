@@ -19,6 +19,7 @@ from dynoscope.reader.rollup import is_roll_up, members_of, roll_ups_of
 from dynoscope.reader.selection import Range, window_of
 from dynoscope.reader.series import Series, curve, rolled_curve
 from dynoscope.reader.sources import Source, sources_in
+from dynoscope.reader.turns import turns_of
 from dynoscope.schema import TABLES
 from dynoscope.schema import metric as metric_of
 from dynoscope.schema.folder import SORTED_BY
@@ -103,7 +104,8 @@ class Views(abc.ABC):
                 numels = {la["name"]: la["numel"] for la in self.manifest["layers"]}
                 rolled = {name: numels[name] for name in members}
                 folder = self.folder / table
-                return rolled_curve(folder, metric, rolled, window, points)
+                turns = turns_of(self.manifest, members)
+                return rolled_curve(folder, metric, rolled, turns, window, points)
         return curve(self.folder / table, metric, layer, window, points)
 
     def overview(

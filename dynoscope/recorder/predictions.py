@@ -98,7 +98,7 @@ class Predictor:
             share[:] = np.nan
             self.problems[
                 "no predicted norms: NormGD normalizes the whole model, of which some "
-                "layers are not watched"
+                "layers are not watched, or take turns"
             ] = None
         # No share is too small for a norm that grows for ever.
         grows = np.isinf(norm[:, sharing])

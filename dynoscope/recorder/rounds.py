@@ -47,11 +47,18 @@ class Splitter:
         subject: what is watched.
 
     Attributes:
-        parts: what each optimizer moves.
+        parts: what each optimizer moves; where layers take turns, in each of them.
     """
 
     def __init__(self, subject: Subject) -> None:
-        self.parts = tuple(subject.parts())
+        found = [
+            (turn, optimizer, part)
+            for turn in sorted({layer.turn for layer in subject.layers})
+            for optimizer, part in enumerate(subject.parts(turn))
+            if part.layers.size
+        ]
+        self._turns = [(turn, optimizer) for turn, optimizer, _ in found]
+        self.parts = tuple(part for _, _, part in found)
         self._rows = _places(self.parts, [la.rows for la in subject.layers])
         self._channels = _places(
             [p._replace(layers=p.normalization) for p in self.parts],
@@ -59,12 +66,13 @@ class Splitter:
         )
 
     def split(self, batch: Sequence[Measurement]) -> list[list[Observed]]:
-        """Per optimizer, its measured steps in their order; waits for the numbers."""
+        """Per part, its measured steps in their order; waits for the numbers."""
         found: list[list[Observed]] = [[] for _ in self.parts]
         for measurement in batch:
             host, groups = measurement.fetch(), measurement.groups()
-            for index, own_step in enumerate(measurement.own_steps):
-                if own_step is not None:
+            for index, (turn, optimizer) in enumerate(self._turns):
+                own_step = measurement.own_steps[optimizer]
+                if own_step is not None and measurement.turn == turn:
                     found[index].append(
                         self._observed(index, own_step, measurement, host, groups)
                     )

@@ -30,17 +30,21 @@ def check_model(run: Path | str, manifest: Mapping[str, Any], subject: Subject) 
         for name, shape in now.items()
         if before.get(name, shape) != shape
     ]
+    turns = {entry["name"]: entry.get("turn", 0) for entry in manifest["layers"]}
+    dealt = [la.name for la in subject.layers if turns.get(la.name, 0) != la.turn]
     differences = {
         "missing": missing,
         "new": [name for name in now if name not in before],
         "of another shape": reshaped,
+        # layers that came later were dealt out among those of before
+        "measured at other turns": [] if manifest.get("changes") else dealt,
     }
     said = [f"{what}: {_listed(names)}" for what, names in differences.items() if names]
     if said:
         raise RunExistsError(
             f"{run} was recorded of a {manifest['model']['name']} with other layers, "
             f"so this {subject.model} cannot resume it ({'; '.join(said)}). Pass the "
-            "include= and exclude= it was watched with, or another run="
+            "include=, exclude= and turns= it was watched with, or another run="
         )
 
 

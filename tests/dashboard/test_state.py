@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,38 @@ def test_damage_is_named(written: WrittenRun) -> None:
     state = RunState(open_run(written.path))
     state.refresh()
     assert "layers/part-00000000.parquet" in state.damage[0]
+
+
+def test_a_module_has_each_layer_as_of_its_last_turn(tmp_path: Path) -> None:
+    """Also where rows come one by one."""
+    model = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.Linear(7, 5))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    with dynoscope.watch(
+        model, optimizer, run=tmp_path / "run", every=1, turns=3, quiet=True
+    ) as scope:
+        looked = None
+        for step in range(12):
+            model(torch.randn(8, 6)).square().sum().backward()
+            optimizer.step()
+            while open_run(tmp_path / "run").last_step != step:
+                time.sleep(0.01)  # the writer's thread is at it
+            state = looked = looked or RunState(open_run(tmp_path / "run"))
+            state.refresh()
+            state.held("layers", "*", ["weight_norm", "angular_update"])
+    assert scope.step == 12
+    state.refresh()
+    frame = open_run(tmp_path / "run").layers(layer="*")
+    assert frame["step"].tolist() == list(range(2, 12))
+    for metric in ("weight_norm", "angular_update"):
+        held = state.held("layers", "*", [metric])[metric]
+        assert held.steps.tolist() == list(range(12))
+        assert np.isnan(held.buckets.mean[:2]).all()
+        np.testing.assert_allclose(held.buckets.mean[2:], frame[metric], rtol=1e-12)
+        assert held.last == pytest.approx(frame[metric].iloc[-1])
+    steps, columns = columns_of(state, "2.weight", COLUMNS)
+    rows = open_run(tmp_path / "run").layers(layer="2.weight")
+    np.testing.assert_array_equal(steps, rows["step"])
+    np.testing.assert_array_equal(columns["weight_norm"], rows["weight_norm"])
 
 
 def test_a_layer_whose_optimizer_did_not_step_has_no_gaps(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed
@@ -25,6 +26,13 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
     "lion": lambda p: Lion(p, lr=1e-2, weight_decay=2.0),  # some weights leave its box
     "sgdm": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
 }
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "lion": {"histograms": True},
+    "sgdm": {"turns": 3},
+}
+"""How each of them is watched."""
 
 
 class Net(nn.Module):

@@ -22,7 +22,7 @@ from dynoscope.metrics.sums import Kernel
 from dynoscope.metrics.sums.native import SWITCH
 from dynoscope.metrics.sums.shards import Reduction
 from dynoscope.schedule import FIRST
-from tests.hooks.ranks import OPTIMIZERS, SETUPS, STEPS, Net, loss_of, train
+from tests.hooks.ranks import OPTIMIZERS, OPTIONS, SETUPS, STEPS, Net, loss_of, train
 from tests.spawning import join_group
 
 Watch = Any
@@ -68,7 +68,7 @@ def as_single(folder: Path) -> dict[str, bool]:
                 optimizer = make(model.parameters())
                 if watched:
                     run = folder / f"{name} {kind}"
-                    with watch(model, optimizer, run, histograms=kind == "lion"):
+                    with watch(model, optimizer, run, **OPTIONS[kind]):
                         train(model, [optimizer], parts)
                 else:
                     train(model, [optimizer], parts)

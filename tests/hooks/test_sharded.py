@@ -13,7 +13,7 @@ import torch
 
 import dynoscope
 from dynoscope.schedule import FIRST
-from tests.hooks.ranks import OPTIMIZERS, SETUPS, STEPS, Net, train
+from tests.hooks.ranks import OPTIMIZERS, OPTIONS, SETUPS, STEPS, Net, train
 from tests.hooks.ranks_cases import BROKEN, killed, run_cases
 from tests.spawning import exit_codes, spawn
 
@@ -85,8 +85,7 @@ def assert_same_table(ours: pd.DataFrame, expected: pd.DataFrame) -> None:
 def test_two_processes_measure_as_one(
     two: Found, setup: str, kind: str, tmp_path: Path
 ) -> None:
-    parts, counts = SETUPS[setup].parts, kind == "lion"
-    expected = single(tmp_path / "run", kind, parts, histograms=counts)
+    expected = single(tmp_path / "run", kind, SETUPS[setup].parts, **OPTIONS[kind])
     assert_same_run(two.folder / f"{setup} {kind}", expected)
 
 
@@ -97,8 +96,8 @@ def test_four_processes_measure_as_one(tmp_path: Path) -> None:
     for setup in ("hsdp", "tensor parallel twice", "fsdp + tensor parallel"):
         parts = SETUPS[setup].parts
         for kind in OPTIMIZERS:
-            name, counts = f"{setup} {kind}", kind == "lion"
-            expected = single(tmp_path / f"{name} 1", kind, parts, histograms=counts)
+            name = f"{setup} {kind}"
+            expected = single(tmp_path / f"{name} 1", kind, parts, **OPTIONS[kind])
             assert_same_run(tmp_path / name, expected)
 
 

@@ -113,7 +113,8 @@ def test_a_long_module_is_rolled_up_from_means(
     monkeypatch.setattr(series_module, "ROLLED_ROWS", 1000)
     run = runs["layers"]["segment"]
     members = dict.fromkeys(LAYERS, 100)
-    found = rolled_curve(run / "layers", "weight_norm", members, EVERYTHING, 80)
+    turns = np.zeros(len(LAYERS), np.int64)
+    found = rolled_curve(run / "layers", "weight_norm", members, turns, EVERYTHING, 80)
     assert found.kind == "means"
     assert 0 < len(found.step) <= 80
     norms = [rows_of(run, "layers", name, "weight_norm") for name in LAYERS]

@@ -196,7 +196,9 @@ class Large:
 
     is_finite: bool | None = None
 
-    def __init__(self, spec: Spec, views: Views, scratch: Scratch) -> None:
+    def __init__(
+        self, spec: Spec, views: Views, scratch: Scratch, kept: Tensor
+    ) -> None:
         self._parameter, self._cuts = spec.parameter, spec.cuts
         self._scratch = scratch
         self.sums, row_sums, _ = views
@@ -205,8 +207,7 @@ class Large:
         unit_sums = row_sums if spec.rows else unit_rows(self.sums)
         counts = [c // n for c, n in zip(self._cuts, self._unit_lengths, strict=True)]
         self._unit_sums = unit_sums.split(counts, 1)
-        saved = torch.empty_like(flat(spec.parameter, spec.parameter))
-        self._saved = saved.split(self._cuts)
+        self._saved = kept.split(self._cuts)
 
     def before(
         self,
@@ -299,15 +300,19 @@ class Apart:
 
     is_finite: bool | None = None
 
-    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], views: Views, kept: Sequence[Tensor]
+    ) -> None:
         self.sums = views[0]
         larger = [spec.numel for spec in specs if not spec.is_small]
         scratch = Scratch(max(larger, default=0), self.sums)
         columns = zip(*(spec.columns(0).widths for spec in specs), strict=True)
         parts = [v.split(c, 1) for v, c in zip(views, columns, strict=True)]
         self._blocks: list[Block] = [
-            Stack([spec], own) if spec.is_small else Large(spec, own, scratch)
-            for spec, own in zip(specs, zip(*parts, strict=True), strict=True)
+            Stack([spec], own) if spec.is_small else Large(spec, own, scratch, place)
+            for spec, own, place in zip(
+                specs, zip(*parts, strict=True), kept, strict=True
+            )
         ]
 
     def before(

@@ -35,9 +35,6 @@ WARPS: Final = 8
 SLOTS: Final = 256
 """Chunks of a layer that are added up at once."""
 
-ALIGNMENT: Final = 64
-"""Bytes; the kept weights of each layer begin at a multiple."""
-
 
 class Fused:
     """Layers of a part, on one device: a `Block` of one column each.
@@ -47,17 +44,19 @@ class Fused:
 
     is_finite: bool | None = None
 
-    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], views: Views, kept: Sequence[Tensor]
+    ) -> None:
         self._parameters = [spec.parameter for spec in specs]
         self.sums, self._rows, self._channels = views
         self._device = device = self.sums.device
         weights = self._weights()
-        self._buffer, kept = _room_for(weights)
+        self._saved = kept  # of which the device is told where they are
         chunks = Chunks(specs)
         self._plain = _on(device, chunks.plain)
         self._units = {n: _on(device, table) for n, table in chunks.units.items()}
         self._places = _on(device, chunks.places)
-        self._kept = _on(device, kept)
+        self._kept = _Inputs(kept, device).of(kept)
         self._first_channels = _on(device, _first_channels(specs))
         self._partial = self.sums.new_empty(len(Sum), chunks.slots)
         self._dirty = torch.empty(len(specs), dtype=torch.int32, device=device)
@@ -193,15 +192,6 @@ def _on(device: torch.device, table: npt.NDArray[Any]) -> Tensor:
     if device.type == "cuda":
         host = host.pin_memory()  # else the copy may wait for the device
     return host.to(device, non_blocking=True)
-
-
-def _room_for(weights: Sequence[Tensor]) -> tuple[Tensor, npt.NDArray[np.int64]]:
-    """A buffer for copies of all weights; the address and code of each."""
-    sizes = [-(-w.nbytes // ALIGNMENT) * ALIGNMENT for w in weights]
-    device = weights[0].device
-    buffer = torch.empty(sum(sizes), dtype=torch.uint8, device=device)
-    starts = buffer.data_ptr() + np.cumsum([0, *sizes[:-1]])
-    return buffer, np.column_stack([starts, [CODES[w.dtype] for w in weights]])
 
 
 def _first_channels(specs: Sequence[Spec]) -> npt.NDArray[np.int64]:

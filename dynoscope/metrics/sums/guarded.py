@@ -28,6 +28,7 @@ from dynoscope.metrics.sums.blocks import Apart, Block, Views
 from dynoscope.metrics.sums.fused import CODES, Fused, kernels
 from dynoscope.metrics.sums.native import SWITCH
 from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.room import Room
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import (
     SecondMoment,
@@ -64,7 +65,7 @@ def is_supported(parameter: Tensor) -> bool:
 
 
 class Guarded:
-    """A block; if it raises, torch's operations from then on.
+    """The kernels; where they raise, torch's operations from then on.
 
     They have not kept the weights of before the step, and cannot take over after it:
     the error costs a measurement then.
@@ -72,9 +73,12 @@ class Guarded:
 
     is_finite: bool | None = None
 
-    def __init__(self, block: Block, specs: Sequence[Spec], views: Views) -> None:
-        self.sums, self._block = block.sums, block
-        self._instead = functools.partial(Apart, specs, views)
+    def __init__(
+        self, specs: Sequence[Spec], views: Views, kept: Sequence[Tensor]
+    ) -> None:
+        self._block: Block = Fused(specs, views, kept)
+        self.sums = views[0]
+        self._instead = functools.partial(Apart, specs, views, kept)
 
     def before(
         self,
@@ -180,7 +184,8 @@ def _example(make: type[Fused | Apart], device: torch.device) -> Host:
     ]
     packing = Packing([[spec.columns(k) for k, spec in enumerate(specs)]])
     pack = Pack(packing.shapes(0), torch.float32, device)
-    block = make(specs, pack.claim(specs))
+    room = Room(specs)
+    block = make(specs, pack.claim(specs), [room.of(spec) for spec in specs])
     grads, momenta = draw(0.1), draw(0.2)
     block.before(grads, momenta, [2.5] * len(specs))
     for weight, update in zip(weights, draw(0.3, 0.1), strict=True):

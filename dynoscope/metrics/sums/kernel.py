@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 
@@ -12,11 +12,11 @@ from dynoscope.metrics.packing import Packing
 from dynoscope.metrics.shipping import Shipped
 from dynoscope.metrics.sums import guarded, native
 from dynoscope.metrics.sums.blocks import Block, Large, Scratch, Stack
-from dynoscope.metrics.sums.fused import Fused
 from dynoscope.metrics.sums.guarded import Guarded
 from dynoscope.metrics.sums.histogram import Counted
 from dynoscope.metrics.sums.native import Native
 from dynoscope.metrics.sums.pack import Pack
+from dynoscope.metrics.sums.room import Room
 from dynoscope.metrics.sums.shards import Reduction
 from dynoscope.metrics.sums.spec import Means, Spec
 from dynoscope.metrics.sums.tensors import SecondMoments, Tensors
@@ -34,8 +34,12 @@ class _Place(NamedTuple):
     means: Means
 
 
+_Turn: TypeAlias = tuple[int, int]
+"""A part, and a turn of it."""
+
+
 class _Member(NamedTuple):
-    """A block of a part, and which of the part's specs it is for."""
+    """A block of a turn, and which of the part's specs it is for."""
 
     at: list[int]
     block: Block
@@ -49,7 +53,8 @@ class Kernel:
     asynchronous copy per device and returns a function that waits for the
     numbers, to be called on any thread. Several optimizers do the first two in
     any order, each for its part. Arguments are in the order of the part's specs;
-    None stands for a tensor that does not exist, whose sums are 0.
+    None stands for a tensor that does not exist, whose sums are 0. Of layers that take
+    turns, the sums of those are taken whose turn it is, and the others' are 0.
 
     Of DTensors the local shards are summed, and `ship` completes the sums over the
     processes that have the others; the first of them is given the numbers.
@@ -79,8 +84,9 @@ class Kernel:
             ]
         )
         self._packs: list[Pack] = []
-        self._parts: dict[int, list[_Member]] = collections.defaultdict(list)
+        self._turns: dict[_Turn, list[_Member]] = collections.defaultdict(list)
         self._taken: set[int] = set()  # parts that are in the packs
+        self._room = Room([s for s in specs if s.means != "torch" or not s.is_small])
         at = _positions(specs)
         placed: list[tuple[Pack, list[int]]] = []
         for place, groups in devices.items():
@@ -94,14 +100,19 @@ class Kernel:
             scratch = Scratch(max(cuts) if place.means == "torch" else 0, pack.flat)
             for group in groups:
                 members = [specs[i] for i in group]
-                block = _block(members, pack, scratch)
-                self._parts[members[0].part].append(
+                block = _block(members, pack, scratch, self._room)
+                self._turns[members[0].part, members[0].turn].append(
                     _Member([at[i] for i in group], block, pack)
                 )
             placed.append((pack, [i for group in groups for i in group]))
         self._reduction = (
             None if processes is None else Reduction(specs, placed, processes)
         )
+
+    @property
+    def kept_nbytes(self) -> int:
+        """Bytes that hold weights of before a step, small layers of `Stack`s aside."""
+        return self._room.nbytes
 
     @property
     def nbytes(self) -> int:
@@ -117,6 +128,7 @@ class Kernel:
         momenta: Tensors,
         limits: Sequence[float],
         part: int = 0,
+        turn: int = 0,
         *,
         again: bool = False,
     ) -> None:
@@ -126,8 +138,8 @@ class Kernel:
         Where gradients come into being inside the step it is done `again` once they
         are there, with the weights that were kept the first time.
         """
-        self._clear(part)
-        for at, block, _ in self._parts[part]:
+        self._clear(part, turn)
+        for at, block, _ in self._turns[part, turn]:
             block.before(
                 [*map(grads.__getitem__, at)],
                 [*map(momenta.__getitem__, at)],
@@ -135,10 +147,10 @@ class Kernel:
                 again=again,
             )
 
-    def _clear(self, part: int) -> None:
+    def _clear(self, part: int, turn: int) -> None:
         """Forget the last step, or what a step that raised has left."""
         if part in self._taken:
-            for _, block, _ in self._parts[part]:
+            for _, block, _ in self._turns[part, turn]:
                 block.sums.zero_()
         elif not self._taken:
             for pack in self._packs:
@@ -152,25 +164,22 @@ class Kernel:
         momenta: Callable[[], Tensors],
         seconds: SecondMoments,
         part: int = 0,
+        turn: int = 0,
     ) -> None:
         """Take what needs the weights, and the second moments, after the step.
 
         It asks for the momenta where there is something to count in them.
         """
-        members = self._parts[part]
+        members = self._turns[part, turn]
         for at, block, _ in members:
             block.after([*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)])
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
-        finite = {pack: pack.is_known_finite() for pack in self._unsure(part)}
+        finite = {pack: pack.is_known_finite() for pack in _unsure(members)}
         for at, block, pack in members:
             if not (finite[pack] if block.is_finite is None else block.is_finite):
                 now = momenta()
                 block.count([grads[i] for i in at], [now[i] for i in at])
-
-    def _unsure(self, part: int) -> set[Pack]:
-        """Packs of blocks that do not say by themselves whether they are finite."""
-        return {m.pack for m in self._parts[part] if m.block.is_finite is None}
 
     def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.
@@ -211,6 +220,11 @@ class Kernel:
         return self._reduction.add_up(counted, failed=failed)
 
 
+def _unsure(members: Sequence[_Member]) -> set[Pack]:
+    """Packs of blocks that do not say by themselves whether they are finite."""
+    return {member.pack for member in members if member.block.is_finite is None}
+
+
 def _groups(specs: Sequence[Spec]) -> list[list[int]]:
     """Indices of the layers that are summed together."""
     groups: dict[Hashable, list[int]] = collections.defaultdict(list)
@@ -218,7 +232,8 @@ def _groups(specs: Sequence[Spec]) -> list[list[int]]:
         if not spec.numel:
             continue  # an empty shard
         if spec.means != "torch":
-            groups[spec.means, spec.parameter.device, spec.part].append(i)
+            alike = spec.means, spec.parameter.device, spec.part, spec.turn
+            groups[alike].append(i)
         else:
             groups[spec.likeness if spec.is_small else i].append(i)
     return [sorted(g, key=lambda i: not specs[i].channels) for g in groups.values()]
@@ -248,14 +263,15 @@ def _accumulation(means: Means, *, wide: bool) -> torch.dtype:
     return torch.float64 if means == "c" else torch.float32
 
 
-def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch) -> Block:
+def _block(specs: Sequence[Spec], pack: Pack, scratch: Scratch, room: Room) -> Block:
     views = pack.claim(specs)
+    if specs[0].means == "torch" and specs[0].is_small:
+        return Stack(specs, views)
+    kept = [room.of(spec) for spec in specs]
     match specs[0].means:
         case "c":
-            return Native(specs, views)
+            return Native(specs, views, kept)
         case "triton":
-            return Guarded(Fused(specs, views), specs, views)
+            return Guarded(specs, views, kept)
         case "torch":
-            if specs[0].is_small:
-                return Stack(specs, views)
-            return Large(specs[0], views, scratch)
+            return Large(specs[0], views, scratch, kept[0])

@@ -78,13 +78,18 @@ def is_supported(parameter: Tensor) -> bool:
 class Native:
     """Layers of a part, on the CPU: a `Block` of one column each."""
 
-    def __init__(self, specs: Sequence[Spec], views: Views) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], views: Views, kept: Sequence[Tensor]
+    ) -> None:
         self.is_finite: bool | None = None
         self._parameters = [spec.parameter for spec in specs]
         self.sums, self._rows, self._channels = views
         self._is_sharded = any(layout(p) is not None for p in self._parameters)
         weights = self._weights()
-        self._saved = [torch.empty_like(weight.detach()) for weight in weights]
+        self._saved = [
+            place.as_strided(weight.shape, weight.stride())
+            for place, weight in zip(kept, weights, strict=True)
+        ]
         output = np.array(
             [
                 *(view.data_ptr() for view in (self.sums, self._rows, self._channels)),

@@ -36,6 +36,7 @@ class Spec:
         rows: whether its output rows are measured one by one.
         channels: whether its elements are kept one by one (a normalization).
         part: index of the optimizer that moves it.
+        turn: at which turn it is measured.
         means: what takes its sums.
     """
 
@@ -43,6 +44,7 @@ class Spec:
     rows: bool = False
     channels: bool = False
     part: int = 0
+    turn: int = 0
     means: Means = "torch"
 
     @property
@@ -64,7 +66,7 @@ class Spec:
     def likeness(self) -> tuple[Hashable, ...]:
         """Small layers alike in this are stacked: vectors, and matrices of a shape."""
         size = 0 if not self.rows and self.numel <= VECTOR else self.numel
-        return (self.part, self.parameter.device, self.row_length, size)
+        return (self.part, self.turn, self.parameter.device, self.row_length, size)
 
     @property
     def row_length(self) -> int:
