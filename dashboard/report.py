@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from dynoscope.dashboard.page import plot_cards, table_of, write_page
-from dynoscope.dashboard.report_figures import figures, layer_ids
+from dynoscope.dashboard.report_figures import figures, layer_curves, layer_ids
 from dynoscope.dashboard.theme import SCHEMES
 from dynoscope.diff import Diff
 from dynoscope.diff.phrases import change, label_of, number, rows_of, setting, step
@@ -30,7 +30,8 @@ def write_report(diff: Diff, path: str | os.PathLike[str]) -> None:
     Raises:
         DynoscopeError: it cannot be written there; the message says why.
     """
-    drawn = {name: figures(diff, scheme) for name, scheme in SCHEMES.items()}
+    curves = layer_curves(diff)  # read once for all schemes
+    drawn = {name: figures(diff, scheme, curves) for name, scheme in SCHEMES.items()}
     titles = {plot: title for plot, (title, _) in drawn["light"].items()}
     plots = {
         name: {plot: figure for plot, (_, figure) in by_id.items()}

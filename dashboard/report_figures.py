@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +14,11 @@ from dynoscope.diff.phrases import label_of, rows_of, shorten, unit_of
 from dynoscope.reader import thin
 from dynoscope.schema import TABLES
 
-__all__ = ["figure", "figures", "layer_ids", "line"]
+__all__ = ["figure", "figures", "layer_curves", "layer_ids", "line"]
 
 Figure = dict[str, Any]
+LayerCurves = tuple[str, str, pd.DataFrame]
+"""A layer, a metric, and both runs' curves of it."""
 
 HEAT_LAYERS: Final = 60
 CURVED_LAYERS: Final = 6
@@ -23,12 +26,15 @@ CURVED_SCALARS: Final = 4
 HEIGHT = 260
 
 
-def figures(diff: Diff, scheme: Scheme) -> dict[str, tuple[str, Figure]]:
+def figures(
+    diff: Diff, scheme: Scheme, curves: Sequence[LayerCurves]
+) -> dict[str, tuple[str, Figure]]:
     """Every plot by its id in the page: its title, and the plot.
 
     Args:
         diff: what to draw.
         scheme: its colours.
+        curves: its `layer_curves`.
     """
     drawn = {
         "rotation": ("Rotation of the whole model", _rotation(diff, scheme)),
@@ -37,11 +43,9 @@ def figures(diff: Diff, scheme: Scheme) -> dict[str, tuple[str, Figure]]:
     for index, name in enumerate(diff.logged["name"][:CURVED_SCALARS]):
         drawn[f"scalar-{index}"] = (name, _scalar(diff, name, scheme))
     drawn["heat"] = ("Each layer's metrics, b against a", _heat(diff, scheme))
-    for plot, (name, metric, curves) in zip(
-        layer_ids(diff), _layer_curves(diff), strict=True
-    ):
+    for plot, (name, metric, both) in zip(layer_ids(diff), curves, strict=True):
         title = f"{name}: {label_of(metric)}"
-        drawn[plot] = (title, _curves(curves, [metric], scheme, metric))
+        drawn[plot] = (title, _curves(both, [metric], scheme, metric))
     return drawn
 
 
@@ -187,7 +191,7 @@ def _clipped(value: float | None, limit: float) -> float | None:
     return float(f"{min(max(value, -limit), limit):.6g}")
 
 
-def _layer_curves(diff: Diff) -> list[tuple[str, str, pd.DataFrame]]:
+def layer_curves(diff: Diff) -> list[LayerCurves]:
     """Name, metric and curves of the layers that differ most."""
     top = diff.most_different(CURVED_LAYERS)
     if top.empty:

@@ -19,7 +19,7 @@ from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
 
-NUMBERS: Final = 1 << 16
+NUMBERS: Final = 1 << 17
 """Numbers of a column that are looked at in one go: few enough for a cache."""
 
 LAST: Final = chr(sys.maxunicode)
