@@ -264,7 +264,7 @@ def test_a_run_is_resumed_again_and_again(tmp_path: Path) -> None:
 
 def test_a_gap_is_noted(tmp_path: Path) -> None:
     training = live("adamw")
-    record(tmp_path / "run", training, 3)
+    record(tmp_path / "run", training, 3, every=1)
     train(*training, 4)
     run = record(tmp_path / "run", training, 1, resume=True)
     assert steps_of(run) == [0, 1, 2, 7]

@@ -182,7 +182,7 @@ def test_only_common_steps_count(a: Path, b: Path, sparse: Path) -> None:
 def test_steps_can_be_chosen(a: Path, b: Path, steps: Any, expected: list[int]) -> None:
     found = diff(a, b, steps=steps)
     assert found.steps.numbers.tolist() == expected
-    assert (found.scalars["steps"] == len(expected)).all()
+    assert (found.logged["steps"] == len(expected)).all()
     assert found.layers["steps"].max() == len(expected)
 
 
