@@ -89,4 +89,5 @@ def test_no_memory_of_the_size_of_a_layer(
     watcher.detach()
     assert len(ledger.of_python) == 1 + 2 * STEPS
     assert max(ledger.of_torch) < small
-    assert max(ledger.of_python) < small
+    # Other threads of the process may allocate once meanwhile, not at each step.
+    assert sum(size >= small for size in ledger.of_python) <= 1
