@@ -7,18 +7,19 @@ steps, all of which are measured, when the first turn begins.
     python -m tests.benchmarks.budget [--task gpt] [--rounds 5] [--threads 2]
 """
 
-import argparse
 import itertools
 import statistics
 from typing import Final
 
-import torch
-
 from tests.benchmarks import arms
-from tests.benchmarks.figures import Figure, keep, once
-from tests.benchmarks.options import Options, parse
-from tests.benchmarks.overhead import compared, keep_rounds, own_cost
-from tests.benchmarks.tasks import TASKS
+from tests.benchmarks.figures import Figure, once
+from tests.benchmarks.options import Options
+from tests.benchmarks.overhead import (
+    compared,
+    keep_rounds,
+    own_cost,
+    task_by_task,
+)
 from tests.benchmarks.turns import Match, play
 
 TURNS: Final = {"gpt": 24, "conv": 250}
@@ -62,16 +63,7 @@ def default(task: str, rounds: int, options: Options) -> list[Figure]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--task", choices=list(TASKS), action="append")
-    parser.add_argument("--rounds", type=int)
-    options = parse(__doc__, parser)
-    torch.set_num_threads(options.threads)
-    found = []
-    for task in options.task or TASKS:
-        rounds = options.rounds or (2 if options.quick else ROUNDS[task])
-        found += default(task, rounds, options)
-    keep("budget", found, options)
+    task_by_task("budget", __doc__, ROUNDS, default)
 
 
 if __name__ == "__main__":

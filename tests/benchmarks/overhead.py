@@ -29,7 +29,7 @@ from tests.benchmarks.ratios import (
 from tests.benchmarks.tasks import TASKS
 from tests.benchmarks.turns import BARE, Match, Played, play
 
-__all__ = ["compared", "keep_rounds", "less_added", "own_cost"]
+__all__ = ["compared", "keep_rounds", "less_added", "own_cost", "task_by_task"]
 
 TURNS = {"gpt": 2, "conv": 20}
 """Steps of a turn."""
@@ -163,18 +163,28 @@ def keep_rounds(name: str, played: Mapping[str, Played], options: Options) -> No
     write_rows(options.results / f"{name}.csv", names, rows)
 
 
-def main() -> None:
-    """Run the benchmark."""
+def task_by_task(
+    part: str,
+    doc: str | None,
+    rounds: Mapping[str, int],
+    work: Callable[[str, int, Options], list[Figure]],
+) -> None:
+    """Read the command line, measure the tasks that it names, keep the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", choices=list(TASKS), action="append")
     parser.add_argument("--rounds", type=int)
-    options = parse(__doc__, parser)
+    options = parse(doc, parser)
     torch.set_num_threads(options.threads)
     found = []
     for task in options.task or TASKS:
-        rounds = options.rounds or (2 if options.quick else ROUNDS[task])
-        found += grid(task, rounds, options)
-    keep("overhead", found, options)
+        count = options.rounds or (2 if options.quick else rounds[task])
+        found += work(task, count, options)
+    keep(part, found, options)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    task_by_task("overhead", __doc__, ROUNDS, grid)
 
 
 if __name__ == "__main__":
