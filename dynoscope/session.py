@@ -228,7 +228,7 @@ def _writing(
         )
         watcher.start_at(*stand)
         with Ending(place, watcher, recorder, herald, quiet=quiet):
-            watcher.attach(recorder, herald.deliver if herald else None)
+            watcher.attach(recorder, herald)
             yield Scope(place.run, watcher, recorder)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dynoscope.errors import MeasurementError
+from dynoscope.hooks.states import States
 from dynoscope.hooks.subject import Moved, Watched
 from dynoscope.measurement import Rows
 from dynoscope.theory import lyapunov
@@ -112,7 +113,8 @@ def _outside_of_box(y: torch.Tensor) -> torch.Tensor:
 def _point(watched: Watched, index: int) -> _Point:
     parameter = watched.parameters[index]
     moved = watched.optimizers[0]
-    (momentum,) = moved.adapter.momenta(moved.optimizer, [parameter])
+    states = States(moved.optimizer, moved.adapter, [parameter]).now()
+    (momentum,) = moved.adapter.momenta(states)
     weight = parameter.detach().double()
     group = watched.groups[watched.subject.layers[index].group]
     return _Point(

@@ -4,13 +4,14 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from dynoscope.hooks.optimizers import Group, box_limit, capture
 from dynoscope.hooks.scaler import Scaling, unscaled
+from dynoscope.hooks.states import States
 from dynoscope.hooks.subject import Moved, Watched
 from dynoscope.hooks.wrappers import imposed_rotation
 from dynoscope.loss_scale import ScalerState
@@ -26,6 +27,22 @@ __all__ = ["Follower", "followers_of", "is_nested_step"]
 
 _T = TypeVar("_T", Tensor, Tensor | None)
 _S = TypeVar("_S")
+
+
+class _Due(NamedTuple):
+    """Layers of one turn.
+
+    Attributes:
+        at: where they stand among the optimizer's.
+        parameters: theirs.
+        groups: which of the optimizer's groups each is in.
+        states: what the optimizer keeps of each.
+    """
+
+    at: Sequence[int]
+    parameters: Sequence[Tensor]
+    groups: Sequence[int]
+    states: States
 
 
 class Follower:
@@ -68,7 +85,7 @@ class Follower:
         self.scaling = Scaling(moved.optimizer)
         self.scaler: Callable[[], ScalerState] | None = None
         self._stepped = self._looked_again = False
-        self._turn = 0
+        self._turn, self._dues = 0, dict[int, _Due]()
 
     def is_current(self) -> bool:
         """Whether the optimizer has the same parameters, and is what it looked like.
@@ -141,14 +158,25 @@ class Follower:
             self._kernel.after(self.grads, momenta, seconds, self._part, self._turn)
         self._stepped = True
 
-    def _due(self) -> list[int]:
+    @property
+    def _due(self) -> "_Due":
         """The layers whose turn it is."""
-        return [k for k, la in enumerate(self._layers) if la.turn == self._turn]
+        due = self._dues.get(self._turn)
+        if due is None:
+            moved = self.moved
+            at = [k for k, la in enumerate(self._layers) if la.turn == self._turn]
+            parameters = [moved.parameters[k] for k in at]
+            states = States(moved.optimizer, moved.adapter, parameters)
+            due = _Due(at, parameters, [self._group_of[k] for k in at], states)
+            self._dues[self._turn] = due
+        return due
 
     def _gradients(self, all_turns: bool) -> list[Tensor | None]:
         """Gradients of now, as the optimizer is to take them."""
-        at = range(len(self._layers)) if all_turns else self._due()
-        parameters = [self.moved.parameters[k] for k in at]
+        at: Sequence[int] = self._due.at
+        parameters: Sequence[Tensor] = self._due.parameters
+        if all_turns:
+            at, parameters = range(len(self._layers)), self.moved.parameters
         grads = self._all_here(self.moved.adapter.gradients(parameters), at)
         scale = self.scaling.of_gradients()
         return grads if scale is None else unscaled(grads, scale)
@@ -163,16 +191,12 @@ class Follower:
         ]
 
     def _momenta(self) -> list[Tensor | None]:
-        moved, at = self.moved, self._due()
-        parameters = [moved.parameters[k] for k in at]
-        return self._all_here(moved.adapter.momenta(moved.optimizer, parameters), at)
+        due = self._due
+        return self._all_here(self.moved.adapter.momenta(due.states.now()), due.at)
 
     def _second_moments(self) -> list[SecondMoment | None]:
-        moved, at = self.moved, self._due()
-        parameters = [moved.parameters[k] for k in at]
-        found = moved.adapter.second_moments(
-            moved.optimizer, parameters, [self._group_of[k] for k in at]
-        )
+        moved, (at, parameters, groups, states) = self.moved, self._due
+        found = moved.adapter.second_moments(moved.optimizer, states.now(), groups)
         if self._is_sharded:
             found = [
                 moment and moment._replace(v=_here(moment.v, parameter))

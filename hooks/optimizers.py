@@ -12,9 +12,11 @@ import torch
 from dynoscope.measurement import GroupState, OptimizerInfo
 from dynoscope.metrics.sums import SecondMoment, read_later
 
-__all__ = ["Adapter", "Group", "Theory", "box_limit", "capture"]
+__all__ = ["Adapter", "Group", "State", "Theory", "box_limit", "capture"]
 
 Group: TypeAlias = Mapping[str, Any]
+State: TypeAlias = Mapping[str, Any]
+"""What an optimizer keeps of a parameter from step to step."""
 Theory: TypeAlias = Callable[[torch.optim.Optimizer, Group], tuple[str | None, str]]
 """Of an optimizer's group, which theory applies; else None and the reason."""
 Settings: TypeAlias = Callable[[torch.optim.Optimizer, Group], Group]
@@ -89,71 +91,57 @@ class Adapter:
     ) -> list[torch.Tensor | None]:
         """Their gradients of now, which a step in between does not change."""
         grads = [parameter.grad for parameter in parameters]
-        return [g if g is None else self._kept(g) for g in grads]
+        if self.spares_gradients:
+            return [_dense(g) if g is not None and g.is_sparse else g for g in grads]
+        return [g if g is None else _dense(g.detach().clone()) for g in grads]
 
-    def _kept(self, grad: torch.Tensor) -> torch.Tensor:
-        if grad.is_sparse:
-            return grad.detach().to_dense()
-        return grad if self.spares_gradients else grad.detach().clone()
-
-    def momenta(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor | None]:
-        """The parameters' momenta; None where there is none (yet)."""
+    def momenta(self, states: Sequence[State]) -> list[torch.Tensor | None]:
+        """The momenta in these states; None where there is none (yet)."""
         key = self.momentum_key
-        found = [state.get(key) for state in self._states(optimizer, parameters)]
+        found = [state.get(key) for state in states]
         return [m if isinstance(m, torch.Tensor) else None for m in found]
 
     def second_moments(
         self,
         optimizer: torch.optim.Optimizer,
-        parameters: Sequence[torch.Tensor],
+        states: Sequence[State],
         groups: Sequence[int],
     ) -> list[SecondMoment | None]:
         """What the step has just divided the momenta by, if anything.
 
         Args:
             optimizer: whose step it was.
-            parameters: some of its parameters.
+            states: its states of some parameters.
             groups: index of the group that each of them is in.
         """
         if not self.second_moment_keys:
-            return [None] * len(parameters)
-        states = self._states(optimizer, parameters)
+            return [None] * len(states)
         squares: list[Any] = [None] * len(states)
         for key in reversed(self.second_moment_keys):
             pairs = zip(states, squares, strict=True)
             squares = [state.get(key, v) for state, v in pairs]
-        settings = {
-            group: self.settings(optimizer, optimizer.param_groups[group])
-            for group in {*groups}
-        }
-        known: dict[tuple[int, Any], tuple[float | torch.Tensor, float]] = {}
-        moments: list[SecondMoment | None] = []
-        for v, state, group in zip(squares, states, groups, strict=True):
-            if v is None:
-                moments.append(None)
-                continue
-            count = _cheap(state.get("step")) if self.bias_corrected else _UNBIASED
-            # Counts of one step are alike, as a rule; tensors on accelerators differ.
-            scaling = known.get((group, count))
-            if scaling is None:
-                of_group = settings[group]
-                scaling = _correction(of_group, count), of_group.get("eps", 0.0)
-                known[group, count] = scaling
-            moments.append(SecondMoment(v, *scaling))
-        return moments
-
-    def _states(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
-    ) -> list[Mapping[str, Any]]:
-        # `state` makes an entry for whatever it is asked by index: use get.
-        get = self.source(optimizer).state.get
-        return [get(parameter) or _NOTHING for parameter in parameters]
+        counts: list[Any] = [_UNBIASED] * len(states)
+        if self.bias_corrected:
+            counts = [_cheap(state.get("step")) for state in states]
+        # Counts of one step are alike, as a rule; tensors on accelerators differ.
+        keys: list[tuple[int, Any]] = [*zip(groups, counts, strict=True)]
+        scalings: dict[tuple[int, Any], tuple[float | torch.Tensor, float]] = {}
+        used = {k for k, v in zip(keys, squares, strict=True) if v is not None}
+        for group, count in used:
+            settings = self.settings(optimizer, optimizer.param_groups[group])
+            scaling = _correction(settings, count), settings.get("eps", 0.0)
+            scalings[group, count] = scaling
+        return [
+            v if v is None else SecondMoment(v, *scalings[key])
+            for key, v in zip(keys, squares, strict=True)
+        ]
 
 
-_NOTHING: Final[Mapping[str, Any]] = {}
 _UNBIASED: Final = object()
+
+
+def _dense(grad: torch.Tensor) -> torch.Tensor:
+    return grad.detach().to_dense() if grad.is_sparse else grad
 
 
 def _correction(settings: Group, count: Any) -> float | torch.Tensor:
@@ -213,6 +201,8 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
 
 
 def _kept(value: Any) -> float | Callable[[], float]:
+    if type(value) is float:
+        return value
     if isinstance(value, torch.Tensor):
         return read_later(value)
     return float(value) if isinstance(value, numbers.Real) else math.nan

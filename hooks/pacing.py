@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 
+from dynoscope.hooks.tracing import untraced, untraced_within
 from dynoscope.measurement import Work
 from dynoscope.schedule import JUMP, Budget, Schedule
 
@@ -35,9 +36,9 @@ class Pacing:
         optimizers: Sequence[torch.optim.Optimizer],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._schedule, self._optimizers = schedule, list(optimizers)
-        self._clock = clock
+        self._optimizers, self._clock = list(optimizers), clock
         self._budget = schedule if isinstance(schedule, Budget) else None
+        self._schedule = untraced_within(schedule) if self._budget is None else schedule
         self._rates: list[Any] = []
         self._are_plain = False  # numbers, not tensors that may be written into
         self._work, self._recent = Work(0.0, 0), (0.0, 0.0)
@@ -47,12 +48,22 @@ class Pacing:
         """Steps from one measurement to the next that the budget allows."""
         return self._budget.interval if self._budget is not None else 1
 
+    @untraced
     def is_due(self, step: int) -> bool:
         """Whether to measure the round with this number, which is about to begin."""
+        # This runs at every step: where nothing has changed it must end soon.
         due = self._schedule(step)
         if self._budget is None:
             return due
-        return self._has_jumped() or due
+        rates: list[Any] = []
+        try:
+            for optimizer in self._optimizers:
+                rates += map(_rate_of, optimizer.param_groups)
+        except KeyError:  # of an optimizer that has none
+            return due
+        if self._are_plain and rates == self._rates:
+            return due
+        return self._is_jump(rates) or due
 
     def spent(
         self,
@@ -84,17 +95,9 @@ class Pacing:
         self._recent = seconds, taken
         return seconds / taken if taken else 0.0
 
-    def _has_jumped(self) -> bool:
+    @untraced_within
+    def _is_jump(self, rates: list[Any]) -> bool:
         """Whether a learning rate is another than at the step before, by far."""
-        rates: list[Any] = []
-        try:
-            for optimizer in self._optimizers:
-                rates += map(_rate_of, optimizer.param_groups)
-        except KeyError:  # of an optimizer that has none
-            return False
-        # This runs at every step: where nothing has changed it must end soon.
-        if self._are_plain and rates == self._rates:
-            return False
         self._are_plain = all(type(rate) is float for rate in rates)
         if not self._are_plain:
             rates = [_number(rate) for rate in rates]

@@ -22,14 +22,14 @@ class Round:
     Attributes:
         measured: per optimizer that was measured, the number of its own step; None
             where this round is not measured.
-        stepped: optimizers that have stepped.
+        stepped: optimizers that have stepped, one bit each.
         counting: whether histograms are taken.
         turn: whose turn it is, where layers take turns.
         seconds: what the hooks have cost.
     """
 
     measured: dict[int, int] | None = None
-    stepped: set[int] = dataclasses.field(default_factory=set)
+    stepped: int = 0
     counting: bool = False
     turn: int = 0
     seconds: float = 0.0
@@ -45,6 +45,8 @@ def measurement_of(
     *,
     step: int,
     skipped: int,
+    seconds: float,
+    device_seconds: float,
 ) -> Measurement:
     """A round's measurement, numbers on their way.
 
@@ -57,6 +59,8 @@ def measurement_of(
         counted: histograms, where they were taken.
         step: number of the round.
         skipped: measurements given up since the last one.
+        seconds: what the hooks have cost.
+        device_seconds: what was measured of the device's time meanwhile.
     """
     measured, layers = ended.measured or {}, len(subject.layers)
     has_grad, limits = [False] * layers, [math.inf] * layers
@@ -79,7 +83,8 @@ def measurement_of(
         limits=np.array(limits),
         fetch=fetch,
         nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
-        hook_seconds=ended.seconds,
+        hook_seconds=seconds,
+        device_seconds=device_seconds,
         skipped=skipped,
         turn=ended.turn,
         scalers=tuple(

@@ -1,10 +1,11 @@
 """Where measurements go, as the hooks know it."""
 
+from collections.abc import Sized
 from typing import Protocol
 
 from dynoscope.measurement import Measurement, Work
 
-__all__ = ["Sink"]
+__all__ = ["News", "Sink"]
 
 
 class Sink(Protocol):
@@ -25,3 +26,14 @@ class Sink(Protocol):
 
     def fail(self, problem: str, error: Exception) -> None:
         """Note an error of dynoscope's own; raise it where that is wanted."""
+
+
+class News(Protocol):
+    """What the user is to be told."""
+
+    @property
+    def waiting(self) -> Sized:
+        """What is there to be told."""
+
+    def deliver(self) -> None:
+        """Tell it, on the user's thread; may raise what is meant for the user."""

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -69,10 +69,10 @@ class Moved:
 
         `model.bfloat16()` and the like leave them in place, and their data elsewhere.
         """
-        now = _parameters_of(self.optimizer)
+        now, known = _parameters_of(self.optimizer), self.everything
         return (
-            len(now) == len(self.everything)
-            and all(map(operator.is_, now, self.everything))
+            len(now) == len(known)
+            and all(map(operator.is_, now, known))
             and _kinds(self.parameters) == self.kinds
         )
 
@@ -91,13 +91,22 @@ class Watched:
     parameters: tuple[nn.Parameter, ...]
     owners: tuple[tuple[nn.Module, str], ...]  # each parameter's module and attribute
 
-    def is_sharded_since(self) -> bool:
-        """Whether the model now has DTensors in place of what was found."""
+    def refuse_late_shards(self) -> None:
+        """Make sure that the model has no DTensors in place of what was found.
+
+        Raises:
+            UnwatchableError: it has.
+        """
         now = (module._parameters.get(name) for module, name in self.owners)
-        return any(
+        if any(
             new is not old and new is not None and layout(new) and not layout(old)
             for new, old in zip(now, self.parameters, strict=True)
-        )
+        ):
+            raise UnwatchableError(
+                "the model was sharded after it was given to dynoscope.watch: call "
+                "fully_shard or parallelize_module first, then make the optimizer, "
+                "then watch them"
+            )
 
     @property
     def groups(self) -> list[Group]:
@@ -230,14 +239,19 @@ def _listed(one_or_more: Any) -> list[Any]:
 
 
 def _kinds(parameters: Sequence[nn.Parameter]) -> list[Any]:
-    return [*map(_KIND, parameters), *map(torch.Tensor.stride, parameters)]
+    # Asked at every measured step: one loop in C for each, and few objects.
+    return [*itertools.chain.from_iterable(map(of, parameters) for of in _KIND)]
 
 
-_KIND: Final = operator.attrgetter("dtype", "device", "shape")
+_KIND: Final[Sequence[Callable[[Any], Any]]] = (
+    *map(operator.attrgetter, ("dtype", "device", "shape")),
+    torch.Tensor.stride,
+)
 
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:
-    return tuple(p for group in optimizer.param_groups for p in group["params"])
+    groups = map(operator.itemgetter("params"), optimizer.param_groups)
+    return tuple(itertools.chain.from_iterable(groups))
 
 
 def _group_of_each(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, int]:

@@ -1,7 +1,6 @@
 """The two hooks around each optimizer's step."""
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from typing import Any, Final
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from dynoscope.errors import UnwatchableError
 from dynoscope.hooks.changes import in_words
 from dynoscope.hooks.closure import Arguments, notifying
 from dynoscope.hooks.device_clock import DeviceClock
@@ -21,8 +19,9 @@ from dynoscope.hooks.processes import ALONE, Processes
 from dynoscope.hooks.registry import hold, let_go, refuse_double
 from dynoscope.hooks.rounds import Round, measurement_of
 from dynoscope.hooks.scaler import only_scalers
-from dynoscope.hooks.sink import Sink
+from dynoscope.hooks.sink import News, Sink
 from dynoscope.hooks.subject import Watched
+from dynoscope.hooks.tracing import untraced, untraced_within
 from dynoscope.hooks.turns import Turns
 from dynoscope.metrics.sums import Counted, GroupError
 from dynoscope.schedule import Schedule, log_spaced
@@ -73,6 +72,7 @@ class Watcher:
         count = len(self.watched.optimizers)
         self._pacing = Pacing(schedule, [m.optimizer for m in self.watched.optimizers])
         self._depths, self._own_steps = [0] * count, [0] * count
+        self._everyone = (1 << count) - 1
         self._first_steps = [0] * count
         self._round: Round | None = None
         self._failed = self._is_off = False
@@ -94,23 +94,21 @@ class Watcher:
         pairs = zip(self._own_steps, self._first_steps, strict=True)
         return [part for part, (own, first) in enumerate(pairs) if own == first]
 
-    def attach(self, sink: Sink, after_step: Callable[[], None] | None = None) -> None:
+    def attach(self, sink: Sink, news: News | None = None) -> None:
         """Register the hooks; measurements go to `sink`.
 
         Args:
             sink: where measurements go.
-            after_step: called after every step, measured or not. What it raises is
-                meant for the user, and comes out of the optimizer's step.
+            news: delivered after each step, measured or not, where there is any. What
+                that raises is meant for the user, and comes out of the step.
         """
-        self._sink, self._after_step = sink, after_step
+        self._sink, self._news = sink, news
         hold(self.watched, self)
         for part, moved in enumerate(self.watched.optimizers):
-            # torch.compile would trace into hooks; they are not for it to see.
-            before = torch.compiler.disable(functools.partial(self._before, part))
-            after = torch.compiler.disable(functools.partial(self._after, part))
+            optimizer, hook = moved.optimizer, functools.partial
             self._handles += [
-                moved.optimizer.register_step_pre_hook(before),
-                moved.optimizer.register_step_post_hook(after),
+                optimizer.register_step_pre_hook(hook(self._before, part)),
+                optimizer.register_step_post_hook(hook(self._after, part)),
             ]
 
     def detach(self) -> None:
@@ -124,9 +122,8 @@ class Watcher:
 
     def drop_hooks(self) -> None:
         """Remove the hooks, and leave the rest as it is."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
 
     def _finish(self, last: Round) -> None:
         """End the last round, and say what scalers have come to after it."""
@@ -141,6 +138,7 @@ class Watcher:
             if any(scalers):
                 self._sink.put(only_scalers(self.watched.subject, self.step, scalers))
 
+    @untraced
     def _before(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
     ) -> Arguments | None:
@@ -151,6 +149,12 @@ class Watcher:
         current = self._round_of(part)
         if current.measured is None:
             return None
+        return self._take_before(part, current, args, kwargs)
+
+    @untraced_within
+    def _take_before(
+        self, part: int, current: Round, args: Any, kwargs: Any
+    ) -> Arguments | None:
         take, changed = self._followers[part], None
         with self._measuring(current):
             evaluated = functools.partial(self._at_gradients, take, current)
@@ -168,6 +172,7 @@ class Watcher:
                 else:
                     take.at_gradients(count=current.counting, failed=self._failed)
 
+    @untraced
     def _after(
         self, part: int, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
     ) -> None:
@@ -177,17 +182,21 @@ class Watcher:
         current = self._round or Round()
         try:
             if current.measured is not None:
-                with self._measuring(current):
-                    self._followers[part].after(failed=self._failed)
-            if current.measured is not None:
-                current.measured[part] = self._own_steps[part]
+                self._take_after(part, current)
         finally:  # the step was taken, even if Ctrl-C comes at this very moment
-            current.stepped.add(part)
+            current.stepped |= 1 << part
             self._own_steps[part] += 1
-        if len(current.stepped) == len(self._depths):
+        if current.stepped == self._everyone:
             self._end_round(current)
-        if self._after_step is not None:
-            self._after_step()
+        if self._news is not None and self._news.waiting:
+            untraced_within(self._news.deliver)()
+
+    @untraced_within
+    def _take_after(self, part: int, current: Round) -> None:
+        with self._measuring(current):
+            self._followers[part].after(failed=self._failed)
+        if current.measured is not None:
+            current.measured[part] = self._own_steps[part]
 
     @contextlib.contextmanager
     def _measuring(self, current: Round) -> Iterator[None]:
@@ -216,52 +225,59 @@ class Watcher:
         if self._is_off:
             self._sink.note("measuring fails again and again, and is off from now on")
 
+    @untraced
     def _round_of(self, part: int) -> Round:
         """The round that this optimizer's next step belongs to."""
         current = self._round
-        if current is not None and part in current.stepped:
-            self._end_round(current)
-        elif current is not None and current.stepped:
-            return current
+        if current is not None:
+            if current.stepped >> part & 1:
+                self._end_round(current)
+            elif current.stepped:
+                return current
         self._round = opened = Round()
-        if self._followers and self._is_due(opened):
-            with self._measuring(opened):
-                self._begin(opened)
-        return opened
-
-    def _is_due(self, opened: Round) -> bool:
-        """Whether a round is to be measured, and can be."""
         try:
             due = self._pacing.is_due(self.step)
         except Exception as error:
             self._stumble(opened, error)
-            return False
-        if due and is_capturing():
+            return opened
+        if due:
+            self._open(opened)
+        return opened
+
+    @untraced_within
+    def _open(self, opened: Round) -> None:
+        """Measure a round that is due, if it can be."""
+        if not self._followers:
+            return
+        if is_capturing():
             self._sink.note(CAPTURED)
-            return False
         # Whether there is room, the first process alone can tell: see `_is_wanted`.
-        if due and (
-            self._is_off or not (self.processes.sharded or self._sink.has_room())
-        ):
+        elif self._is_off or not (self.processes.sharded or self._sink.has_room()):
             self.skipped += 1
-            return False
-        return due
+        else:
+            with self._measuring(opened):
+                self._begin(opened)
 
     def _begin(self, opened: Round) -> None:
         opened.measured = {}
         opened.counting = self._histograms and self._histogram_due(self.step)
         opened.turn = self._turns.at(self.step)
         if self.processes.group is not None and not self.processes.sharded:
-            self._refuse_late_shards()
+            self.watched.refuse_late_shards()
         if not all(follower.is_current() for follower in self._followers):
             self._renew()
 
+    @untraced
     def _end_round(self, ended: Round) -> None:
         self._round = None
-        step, self.step = self.step, self.step + 1
+        self.step += 1
         if ended.measured:
-            with self._measuring(ended):
-                self._ship(ended, step)
+            self._put(ended, self.step - 1)
+
+    @untraced_within
+    def _put(self, ended: Round, step: int) -> None:
+        with self._measuring(ended):
+            self._ship(ended, step)
 
     def _ship(self, ended: Round, step: int) -> None:
         start = time.perf_counter()
@@ -270,22 +286,15 @@ class Watcher:
         fetch = kernel.ship(failed=self._failed, wish=wish)
         device = self._clock.read()
         if self._is_wanted():
+            subject, followers = self.watched.subject, self._followers
             measurement = measurement_of(
-                ended,
-                self.watched.subject,
-                self._followers,
-                fetch,
-                kernel.nbytes,
-                counted,
+                *(ended, subject, followers, fetch, kernel.nbytes, counted),
                 step=step,
                 skipped=self.skipped,
+                seconds=ended.seconds + time.perf_counter() - start,
+                device_seconds=device,
             )
-            spent = ended.seconds + time.perf_counter() - start
-            self._sink.put(
-                dataclasses.replace(
-                    measurement, hook_seconds=spent, device_seconds=device
-                )
-            )
+            self._sink.put(measurement)
             self.skipped = self._failures = 0
         spent = ended.seconds + time.perf_counter() - start
         self._pacing.spent(step, max(spent, device), self._sink.work, kernel.agreed)
@@ -326,9 +335,8 @@ class Watcher:
         self._followers: list[Follower] = []
         self._clock = DeviceClock(())
         if self.processes.measures:
-            self._kernel, self._followers = followers_of(
-                watched, self.processes.sharing
-            )
+            sharing = self.processes.sharing
+            self._kernel, self._followers = followers_of(watched, sharing)
             self._clock = DeviceClock(p.device for p in watched.parameters)
 
     def _renew(self) -> None:
@@ -340,11 +348,3 @@ class Watcher:
         finally:
             hold(self.watched, self)
         self._sink.note(in_words(before, self.watched, self.step))
-
-    def _refuse_late_shards(self) -> None:
-        if self.watched.is_sharded_since():
-            raise UnwatchableError(
-                "the model was sharded after it was given to dynoscope.watch: call "
-                "fully_shard or parallelize_module first, then make the optimizer, "
-                "then watch them"
-            )

@@ -30,6 +30,7 @@ class Herald:
 
     Attributes:
         found: how many findings there were so far.
+        waiting: those that are to be delivered.
 
     Raises:
         UnwatchableError: on_finding is something else.
@@ -44,7 +45,7 @@ class Herald:
             )
         self._judge, self._on_finding = judge, on_finding
         self._quiet, self._strict = quiet, strict
-        self._waiting: collections.deque[Finding] = collections.deque()
+        self.waiting: collections.deque[Finding] = collections.deque()
         self._rules_said: set[str] = set()
         self.found = 0
 
@@ -78,9 +79,9 @@ class Herald:
         Raises:
             FindingError: a finding of severity `error`, if that was asked for.
         """
-        if not self._waiting:
+        if not self.waiting:
             return
-        found = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        found = [self.waiting.popleft() for _ in range(len(self.waiting))]
         if not self._quiet:
             self._say(found)
         if only_say or self._on_finding is None:
@@ -96,7 +97,7 @@ class Herald:
 
     def _keep(self, found: list[Finding]) -> list[Finding]:
         self.found += len(found)
-        self._waiting.extend(found)
+        self.waiting.extend(found)
         return found
 
     def _say(self, found: list[Finding]) -> None:

@@ -36,12 +36,12 @@ logger = logging.getLogger("dynoscope")
 INTERVAL: Final = 0.2
 """Seconds between looks at the queue, where a look costs next to nothing."""
 
-STRETCH: Final = 3
+STRETCH: Final = 4
 """Intervals between them at most: what a SIGKILL loses, and as long as a look takes."""
 
-SHARE: Final = 0.01
+SHARE: Final = 0.004
 """Share of a core that the writer may take before it looks less often: many steps at
-once cost less than each alone."""
+once cost little more than one alone."""
 
 HEARTBEAT: Final = 2.0
 """Seconds between updates of the manifest."""

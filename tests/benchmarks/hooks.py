@@ -50,7 +50,7 @@ def unmeasured(schedule: Schedule, options: Options) -> float:
     find = functools.partial(find_watched, model, optimizer)
     watcher = Watcher(find, schedule)
     watcher.start_at(101)
-    watcher.attach(NOWHERE, lambda: None)
+    watcher.attach(NOWHERE)
     (before,) = optimizer._optimizer_step_pre_hooks.values()
     (after,) = optimizer._optimizer_step_post_hooks.values()
     calls = CALLS // 10 if options.quick else CALLS

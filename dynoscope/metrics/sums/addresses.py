@@ -1,7 +1,9 @@
 """Where in memory the tensors of layers lie, for kernels that are compiled."""
 
+import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,12 @@ from torch import Tensor
 from dynoscope.metrics.sums.tensors import Tensors, flat
 
 __all__ = ["Addresses"]
+
+_ADDRESS: Final[Callable[[Any], int]] = Tensor.data_ptr
+_KIND: Final[Sequence[Callable[[Any], Any]]] = (
+    *map(operator.attrgetter, ("dtype", "device")),
+    Tensor.stride,
+)
 
 
 class Addresses:
@@ -29,13 +37,20 @@ class Addresses:
         self._table = np.zeros((len(like), 2), np.int64)
         self._at: int = self._table.ctypes.data
         self._known: list[Tensor | None] = [None] * len(like)
+        self._are_all = False  # there
+        self._kinds: Sequence[Any] = ()  # of the last that were read as they are
 
     def point_to(self, tensors: Tensors) -> npt.NDArray[np.int64]:
         """Rows of address and code; address 0 where there is no tensor."""
         # A tensor that was there at the last step has been looked at then.
         if not all(map(operator.is_, tensors, self._known)):
             self._look_at(tensors)
-        self._table[:, 0] = [0 if x is None else x.data_ptr() for x in self._known]
+        known = self._known
+        self._table[:, 0] = (
+            [*map(_ADDRESS, known)]
+            if self._are_all
+            else [0 if x is None else x.data_ptr() for x in known]
+        )
         return self._table
 
     def address_of(self, tensors: Tensors) -> int:
@@ -44,6 +59,16 @@ class Addresses:
         return self._at
 
     def _look_at(self, tensors: Tensors) -> None:
+        self._are_all = all(x is not None for x in tensors)
+        kinds = _kinds(tensors) if self._are_all else ()
+        if kinds and kinds == self._kinds:
+            self._known = [*tensors]
+            return
+        self._look_at_each(tensors)
+        as_they_are = all(map(operator.is_, tensors, self._known))
+        self._kinds = kinds if as_they_are else ()
+
+    def _look_at_each(self, tensors: Tensors) -> None:
         known, codes = self._known, self._codes
         for k, (x, strides) in enumerate(zip(tensors, self._strides, strict=True)):
             if x is known[k]:
@@ -59,10 +84,15 @@ class Addresses:
 
     def let_go(self) -> None:
         """Keep no tensor alive: the training may want its memory back."""
-        self._known = [None] * len(self._known)
+        self._known, self._are_all = [None] * len(self._known), False
 
     def _readable(self, x: Tensor, like: Tensor) -> Tensor:
         """A copy of a dtype, and with an order of elements, that the kernel reads."""
         if x.dtype not in self._codes:
             x = x.float()
         return flat(x.to(like.device), like)
+
+
+def _kinds(tensors: Tensors) -> list[Any]:
+    """How tensors are to be read: a loop in C for each property, and few objects."""
+    return [*itertools.chain.from_iterable(map(of, tensors) for of in _KIND)]

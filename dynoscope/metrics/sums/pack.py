@@ -72,7 +72,7 @@ def start_copy(
         x: a tensor that the device may still be writing.
         pinned: host tensors like it, to copy to; taken from and given back.
     """
-    if x.device.type != "cuda":
+    if not x.is_cuda:
         copy = x.numpy().copy() if x.is_cpu else x.cpu().numpy()
         return lambda: copy
     host = pinned.pop() if pinned else _pinned_like(x)
