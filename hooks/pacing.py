@@ -13,8 +13,10 @@ from dynoscope.schedule import JUMP, Budget, Schedule
 
 __all__ = ["Pacing"]
 
-FADE: Final = 0.99
-"""What the work of a measurement counts less with each later one."""
+FADES: Final = 0.9, 0.99
+"""What the work of a measurement counts less with each later one. The first soon sees
+that measurements have come to be far apart, where each takes a batch to itself; the
+other does not forget what is rarely done, as merging files is. The larger counts."""
 
 _rate_of = operator.itemgetter("lr")
 
@@ -41,7 +43,7 @@ class Pacing:
         self._schedule = untraced_within(schedule) if self._budget is None else schedule
         self._rates: list[Any] = []
         self._are_plain = False  # numbers, not tensors that may be written into
-        self._work, self._recent = Work(0.0, 0), (0.0, 0.0)
+        self._work, self._recent = Work(0.0, 0), [(0.0, 0.0) for _ in FADES]
 
     @property
     def interval(self) -> int:
@@ -85,15 +87,17 @@ class Pacing:
             self._budget.spent(step, self._clock(), seconds + background, agree)
 
     def _per_measurement(self, work: Work) -> float:
-        """What other threads have done for each of the last hundred measurements."""
-        new = (work.seconds - self._work.seconds, work.taken - self._work.taken)
-        self._work = work
-        fade = FADE ** new[1]
+        """What other threads have done for each of the last measurements."""
         seconds, taken = (
-            fade * old + more for old, more in zip(self._recent, new, strict=True)
+            work.seconds - self._work.seconds,
+            work.taken - self._work.taken,
         )
-        self._recent = seconds, taken
-        return seconds / taken if taken else 0.0
+        self._work = work
+        self._recent = [
+            (its * fade**taken + seconds, count * fade**taken + taken)
+            for fade, (its, count) in zip(FADES, self._recent, strict=True)
+        ]
+        return max(its / count if count else 0.0 for its, count in self._recent)
 
     @untraced_within
     def _is_jump(self, rates: list[Any]) -> bool:

@@ -100,6 +100,22 @@ def test_work_of_other_threads_counts() -> None:
     assert intervals[1] == pytest.approx(2 * intervals[0], rel=0.2)
 
 
+def test_work_that_grows_is_soon_seen_and_what_is_rare_not_forgotten() -> None:
+    budget, seconds = Budget(0.01), itertools.count()
+    pacing = Pacing(budget, [optimizer_of(0.1)], clock=seconds.__next__)
+    done, intervals = 0.0, []
+    for step in range(FIRST + 300):
+        pacing.is_due(step)
+        # ten times as much for each, once they are apart; and much, now and then
+        done += 0.1 if step < FIRST else 1.0 + 50 * (step % 50 == 0)
+        pacing.spent(step, seconds=0.0, work=Work(done, step + 1))
+        intervals.append(budget.interval)
+    assert intervals[FIRST - 1] == pytest.approx(10, abs=2)
+    assert intervals[FIRST + 49] >= 90
+    means = [sum(1 / x for x in intervals[-n:]) / n for n in (100, 200)]
+    assert all(mean < 1.1 * 0.01 / 2 for mean in means)
+
+
 def test_a_clock_of_no_accelerator_has_nothing_to_time() -> None:
     clock = DeviceClock([torch.device("cpu"), torch.device("meta")])
     assert not clock
