@@ -26,6 +26,7 @@ class Figure(NamedTuple):
         high: upper quartile.
         times: repetitions.
         unit: "" for a ratio.
+        error: standard error of the value, where that is known.
     """
 
     case: str
@@ -35,6 +36,14 @@ class Figure(NamedTuple):
     high: float
     times: int
     unit: str
+    error: float | None = None
+
+    @property
+    def between(self) -> tuple[float, float]:
+        """A standard error to both sides, or else the quartiles."""
+        if self.error is None:
+            return self.low, self.high
+        return self.value - self.error, self.value + self.error
 
 
 def once(case: str, what: str, value: float, unit: str = "") -> Figure:
@@ -60,7 +69,13 @@ def keep(part: str, figures: Sequence[Figure], options: Options) -> None:
     """Print the figures of a part, and write them with what they were measured on."""
     _show(part, figures)
     rows = [
-        [*figure[:2], *map(_digits, figure[2:5]), *figure[5:]] for figure in figures
+        [
+            *figure[:2],
+            *map(_digits, figure[2:5]),
+            *figure[5:7],
+            "" if figure.error is None else _digits(figure.error),
+        ]
+        for figure in figures
     ]
     write_rows(options.results / f"{part}.csv", Figure._fields, rows)
     machine.note(part, options)
@@ -81,6 +96,7 @@ def load(results: Path, part: str) -> list[Figure]:
                 float(row["high"]),
                 int(row["times"]),
                 row["unit"],
+                float(row["error"]) if row.get("error") else None,
             )
             for row in csv.DictReader(file)
         ]
@@ -89,7 +105,7 @@ def load(results: Path, part: str) -> list[Figure]:
 def _show(part: str, figures: Iterable[Figure]) -> None:
     """Print them."""
     table = Table(title=part)
-    for column in ("case", "what", "value", "quartiles", "times"):
+    for column in ("case", "what", "value", "error", "quartiles", "times"):
         side = "left" if column in ("case", "what") else "right"
         table.add_column(column, justify=side)  # type: ignore[arg-type]
     for figure in figures:
@@ -98,6 +114,7 @@ def _show(part: str, figures: Iterable[Figure]) -> None:
             figure.case,
             figure.what,
             f"{_digits(figure.value)} {figure.unit}".strip(),
+            "" if figure.error is None else _digits(figure.error),
             between if figure.times > 1 else "",
             str(figure.times),
         )

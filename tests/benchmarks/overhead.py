@@ -1,9 +1,16 @@
 """What watching costs: quantity x interval x network, and other tools in the same run.
 
-Ratios are to the mean of both bare arms of the same round. The tools do not record the
-same: only dynoscope has angles, predictions and neurons.
+A ratio is that of steps with an arm on to those beside them with it off (`training`,
+`ratios`): of time by the clock, and of CPU time of the threads that train. What other
+threads and processes do falls on both alike, so that their CPU time is measured apart
+and added per step that was on. By the clock that is an upper bound, as if the training
+stood still meanwhile; what they do by the clock, and not by measurements, such as to
+look for some, even counts twice, half of the steps being off. By the clock it is added
+for dynoscope alone: other tools have it for nothing. The end of the watching is a
+figure of its own. The tools do not record the same: only dynoscope has angles,
+predictions and neurons.
 
-    python -m tests.benchmarks.overhead [--task gpt] [--rounds 24] [--threads 2]
+    python -m tests.benchmarks.overhead [--task gpt] [--rounds 3] [--threads 2]
 """
 
 import argparse
@@ -11,32 +18,33 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import nn
 
-from tests.benchmarks import arms
-from tests.benchmarks.figures import Figure, keep, middle, once, write_rows
+from tests.benchmarks import arms, machine
+from tests.benchmarks.clocks import Cost
+from tests.benchmarks.figures import Figure, keep, load, middle, once, write_rows
 from tests.benchmarks.options import Options, parse
 from tests.benchmarks.ratios import (
-    against,
+    as_figure,
     as_it_was,
-    bare_step,
-    by_round,
-    kinds,
+    between,
+    estimated,
+    kind_of,
     long_training,
+    mean,
 )
 from tests.benchmarks.tasks import TASKS
-from tests.benchmarks.turns import BARE, Match, Played, play
+from tests.benchmarks.training import PACES
+from tests.benchmarks.turns import Match, Played, play
 
-__all__ = ["compared", "keep_rounds", "less_added", "own_cost", "task_by_task"]
+__all__ = ["compared", "keep_rounds", "known", "less_added", "own_cost", "task_by_task"]
 
-TURNS = {"gpt": 2, "conv": 20}
-"""Steps of a turn."""
+ROUNDS: Final = {"gpt": 3, "conv": 3}
 
-ROUNDS = {"gpt": 24, "conv": 20}
-
-SPACED = {
+SPACED: Final = {
     arms.name(quantity, interval): steps
     for quantity in arms.QUANTITIES
     for interval, steps in arms.INTERVALS.items()
@@ -44,72 +52,96 @@ SPACED = {
 }
 """Interval of each arm that has a fixed one."""
 
-OTHERS = ("wandb.watch", "TensorBoard")
+OTHERS: Final = ("wandb.watch", "TensorBoard")
+
+BARRED: Final = tuple(
+    arms.name(quantity, "every step") for quantity in ("layers", "+ neurons")
+)
+"""Arms whose small ratios are held against bars: most of the time is theirs."""
+
+PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}
+"""Pairs of a turn, of these arms and of the others."""
 
 
 def grid(task: str, rounds: int, options: Options) -> list[Figure]:
     """Every quantity at every fixed interval, and the other tools."""
-    match = Match(
-        task, [*SPACED, *OTHERS], TURNS[task], rounds, options.threads,
-        small=options.quick,
-    )  # fmt: skip
+    many, few = (2, 2) if options.quick else PAIRS[task]
+    pairs = {arm: many if arm in BARRED else few for arm in ("bare", *SPACED, *OTHERS)}
+    match = Match(task, pairs, rounds, options.threads, small=options.quick)
     played = play(match)
     keep_rounds(f"overhead_{task}_rounds", played, options)
     found = compared(task, played)
     arm = arms.name("+ neurons", "every step")
-    own = own_cost(task, arm, played)
+    own = own_cost(task, arm, played[arm])
     return [*found, *own, *less_added(task, arm, found)]
 
 
 def compared(task: str, played: Mapping[str, Played]) -> list[Figure]:
-    """Each arm against the bare ones."""
-    base = bare_step(played)
-    step = statistics.median(cost.wall for cost in base)
+    """Each arm on against itself off."""
+    steps = [pair.off.cost.wall for its in played.values() for pair in its.pairs]
     copy = copy_seconds(TASKS[task].build())
-    noise = by_round(played["bare again"].costs, played["bare"].costs)
+    case = f"{task}, bare"
     found = [
-        middle(f"{task}, bare", "step", [1e3 * cost.wall for cost in base], "ms"),
-        once(f"{task}, bare", "one copy of all parameters", 1e3 * copy, "ms"),
-        middle(f"{task}, bare again", "wall ratio", [cost.wall for cost in noise]),
-        middle(f"{task}, bare again", "CPU ratio", [cost.cpu for cost in noise]),
+        middle(case, "step", [1e3 * step for step in steps], "ms"),
+        once(case, "one copy of all parameters", 1e3 * copy, "ms"),
     ]
-    for arm in played:
-        if arm in BARE:
-            continue
-        happened = kinds(played[arm])
-        shares = as_it_was(happened)
-        if arm in SPACED:
-            has_histograms = bool(played[arm].recorded.counted)
-            steps = len(played[arm].turns[0])
-            shares = long_training(SPACED[arm], has_histograms, steps)
-        ratios = by_round(played[arm].costs, base)
-        case = f"{task}, {arm}"
-        wall = against(case, "wall ratio", [r.wall for r in ratios], happened, shares)
-        cpu = against(case, "CPU ratio", [r.cpu for r in ratios], happened, shares)
-        value, low, high = ((ratio - 1) * step / copy for ratio in wall[2:5])
-        what = "added wall time"
-        copies = Figure(case, what, value, low, high, wall.times, "copies")
-        found += [wall, cpu, copies]
+    for arm, its in played.items():
+        found += _of_arm(task, arm, its, copy)
     return found
 
 
-def own_cost(task: str, arm: str, played: Mapping[str, Played]) -> list[Figure]:
+def _of_arm(task: str, arm: str, its: Played, copy: float) -> list[Figure]:
+    """Its ratios, what they amount to, and what its end costs."""
+    case, pairs = f"{task}, {arm}", its.pairs
+    kinds = [kind_of(pair, its.recorded) for pair in pairs]
+    shares = as_it_was(kinds)
+    if arm in SPACED:
+        has_histograms = bool(its.recorded.counted)
+        shares = long_training(SPACED[arm], has_histograms, PACES[task].steps)
+    beside = mean(_beside(its), its.beside)
+    found = []
+    for index, what in enumerate(("wall ratio", "CPU ratio")):
+        ratios = [pair.on.cost[index] / pair.off.cost[index] for pair in pairs]
+        step = statistics.median(pair.off.cost[index] for pair in pairs)
+        ratio = estimated(ratios, kinds, shares)
+        low, high = between(ratios, kinds, shares)
+        if what == "CPU ratio" or arm not in OTHERS:
+            ratio = ratio + beside / step
+            low, high = low + its.beside / step, high + its.beside / step
+        found.append(as_figure(case, what, ratio, len(pairs), quarters=(low, high)))
+        if what == "wall ratio":
+            copies = (ratio - 1) * step / copy
+            added = as_figure(case, "added wall time", copies, len(pairs), "copies")
+    if arm == "bare":
+        return found
+    aside = as_figure(case, "beside, per step", 1e3 * beside, len(pairs), "ms")
+    closing = [
+        once(case, "closing", 1e3 * its.closing.wall, "ms"),
+        once(case, "closing, CPU", 1e3 * (its.closing.cpu + its.closing.beside), "ms"),
+    ]
+    return [*found, added, aside, *closing]
+
+
+def _beside(its: Played) -> list[float]:
+    """CPU time of other threads while pairs were timed."""
+    return [pair.on.cost.beside + pair.off.cost.beside for pair in its.pairs]
+
+
+def own_cost(task: str, arm: str, its: Played) -> list[Figure]:
     """What a run says that it took, against the time that it added to the training.
 
     Without its end, which it cannot record any more.
     """
-    its, base = played[arm], bare_step(played)
-    case, steps = f"{task}, {arm}", len(its.turns) * len(its.turns[0])
-    said = sum(its.recorded.costs.get(s, 0.0) for turn in its.turns for s in turn)
-    said /= steps
-    wall = statistics.mean(cost.wall for cost in its.costs) - its.end.wall
-    cpu = statistics.mean(cost.cpu for cost in its.costs) - its.end.cpu
-    wall -= (bare := statistics.mean(cost.wall for cost in base))
-    cpu -= statistics.mean(cost.cpu for cost in base)
+    case, pairs = f"{task}, {arm}", its.pairs
+    said = sum(its.recorded.costs.get(step, 0.0) for step in its.on) / len(its.on)
+    step = statistics.median(pair.off.cost.wall for pair in pairs)
+    kinds = [kind_of(pair, its.recorded) for pair in pairs]
+    ratios = [pair.on.cost.wall / pair.off.cost.wall for pair in pairs]
+    pair_ratio = estimated(ratios, kinds, as_it_was(kinds))
+    added = (pair_ratio - 1) * step + mean(_beside(its), its.beside)
     return [
-        once(case, "own account, share of a bare step", said / bare),
-        once(case, "own account by added wall time", said / wall),
-        once(case, "own account by added CPU time", said / cpu),
+        once(case, "own account, share of a bare step", said / step),
+        as_figure(case, "own account by added wall time", said / added, len(pairs)),
     ]
 
 
@@ -123,8 +155,8 @@ def less_added(task: str, arm: str, figures: Sequence[Figure]) -> list[Figure]:
             each.case,
             f"added time, that of {arm} being 1",
             _by(each.value - 1, ours.value - 1),
-            _by(each.low - 1, ours.high - 1),
-            _by(each.high - 1, ours.low - 1),
+            _by(each.between[0] - 1, ours.between[1] - 1),
+            _by(each.between[1] - 1, ours.between[0] - 1),
             each.times,
             "",
         )
@@ -153,13 +185,18 @@ def copy_seconds(
 
 
 def keep_rounds(name: str, played: Mapping[str, Played], options: Options) -> None:
-    """The raw times, one row per arm and round."""
+    """The raw times: one row per arm and pair, seconds of a step."""
+    halves = [f"{half}_{what}" for half in ("on", "off") for what in Cost._fields]
     rows = [
-        [arm, turn, *(int(each) for each in kind), *(f"{x:.6g}" for x in cost)]
+        [
+            *(arm, turn, pair.on.steps.start, *kind_of(pair, its.recorded)),
+            *(f"{x:.6g}" for half in pair for x in half.cost),
+        ]
         for arm, its in played.items()
-        for turn, (kind, cost) in enumerate(zip(kinds(its), its.costs, strict=True))
+        for turn, each in enumerate(its.turns)
+        for pair in each.pairs
     ]
-    names = ["arm", "round", "measured", "counted", "wall_seconds", "cpu_seconds"]
+    names = ["arm", "round", "step", "measured", "counted", *halves]
     write_rows(options.results / f"{name}.csv", names, rows)
 
 
@@ -176,10 +213,22 @@ def task_by_task(
     options = parse(doc, parser)
     torch.set_num_threads(options.threads)
     found = []
-    for task in options.task or TASKS:
-        count = options.rounds or (2 if options.quick else rounds[task])
-        found += work(task, count, options)
+    for task in TASKS:
+        if task in (options.task or TASKS):
+            count = options.rounds or (2 if options.quick else rounds[task])
+            found += work(task, count, options)
+        else:
+            found += known(part, task, options)
     keep(part, found, options)
+
+
+def known(part: str, task: str, options: Options) -> list[Figure]:
+    """Figures of a task from another time, if that was as quick, or slow."""
+    facts = machine.load(options.results).get(part, {})
+    if facts.get("quick") != options.quick:
+        return []
+    its = load(options.results, part)
+    return [figure for figure in its if figure.case.startswith(f"{task}, ")]
 
 
 def main() -> None:

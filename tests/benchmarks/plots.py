@@ -59,7 +59,7 @@ def draw(results: Path) -> None:
 
 
 def _overhead(figures: Sequence[Figure]) -> "Drawing":
-    """Ratios as dots, with their quartiles."""
+    """Ratios as dots, with their standard errors."""
     from matplotlib import pyplot
 
     found = {(figure.case, figure.what): figure for figure in figures}
@@ -87,7 +87,7 @@ def _overhead(figures: Sequence[Figure]) -> "Drawing":
 
 
 def _dot(axes: "Axes", figure: Figure, y: float, colour: str) -> None:
-    axes.plot([figure.low, figure.high], [y, y], color=colour, lw=1.5, alpha=0.5)
+    axes.plot(figure.between, [y, y], color=colour, lw=1.5, alpha=0.5)
     axes.plot(figure.value, y, "o", color=colour, ms=4)
 
 

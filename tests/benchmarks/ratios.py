@@ -1,108 +1,179 @@
-"""Time against the bare arms: what a round says, and what they say together.
+"""What being watched costs, by pairs of halves, on and off; and how sure that is.
 
-Turns in which something was measured, or counted, are apart from those in which
-nothing was: a median over all would only see the kind that most are of. Each kind
-counts for as much as it makes up of a long training.
+Halves in which something was measured, or counted, are apart from those in which
+nothing was: each kind counts for as much as it makes up of a long training. Of a kind
+it is the mean of the middle half of its pairs' ratios (of their logarithms, for which
+on and off are alike), since hiccups of the machine lie on both ends; what happens in
+fewer than one of four halves of a kind is left out with them.
+
+An estimate is an array: first the value, then what it would have been, had other pairs
+been drawn. So estimates are added and divided as they are, and know their error.
 """
 
 import collections
 from collections.abc import Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from dynoscope.measurement import FloatArray
 from dynoscope.schedule import log_spaced
-from tests.benchmarks import arms
 from tests.benchmarks.figures import Figure, quartiles
-from tests.benchmarks.training import Cost
-from tests.benchmarks.turns import Played
+from tests.benchmarks.training import Pair, Recorded
 
 __all__ = [
     "Kind",
-    "against",
+    "as_figure",
     "as_it_was",
-    "bare_step",
-    "by_round",
-    "kinds",
+    "between",
+    "estimated",
+    "kind_of",
     "long_training",
+    "mean",
 ]
 
 LONG: Final = 1_000
 """Steps of a training that is long: histograms grow rare."""
 
+DRAWS: Final = 2_000
+
+_Shares = Mapping["Kind", float]
+
 
 class Kind(NamedTuple):
-    """What happened in a turn."""
+    """How many of a half's timed steps were measured, and histograms filled at."""
 
-    measured: bool
-    counted: bool
-
-
-def bare_step(played: Mapping[str, Played]) -> list[Cost]:
-    """What a step costs unwatched, by round: the mean of both bare arms."""
-    pairs = zip(played["bare"].costs, played["bare again"].costs, strict=True)
-    return [Cost((a.wall + b.wall) / 2, (a.cpu + b.cpu) / 2) for a, b in pairs]
+    measured: int
+    counted: int
 
 
-def by_round(costs: Sequence[Cost], base: Sequence[Cost]) -> list[Cost]:
-    """Ratios."""
-    pairs = zip(costs, base, strict=True)
-    return [Cost(a.wall / b.wall, a.cpu / b.cpu) for a, b in pairs]
+def kind_of(pair: Pair, recorded: Recorded) -> Kind:
+    """What happened in the half that was on, by what the run has recorded."""
+    return _kind(pair.on.steps, recorded.measured, recorded.counted)
 
 
-def kinds(played: Played) -> list[Kind]:
-    """What happened in each turn, by what the run has recorded."""
-    measured, counted = played.recorded.measured, played.recorded.counted
-    return [_kind(turn, measured, counted) for turn in played.turns]
+def _kind(steps: range, measured: Set[int], counted: Set[int]) -> Kind:
+    return Kind(len(measured & set(steps)), len(counted & set(steps)))
 
 
-def _kind(turn: range, measured: Set[int], counted: Set[int]) -> Kind:
-    return Kind(not measured.isdisjoint(turn), not counted.isdisjoint(turn))
-
-
-def long_training(interval: int, histograms: bool, steps: int) -> Mapping[Kind, float]:
-    """Shares of the kinds among the turns of a long training.
+def long_training(interval: int, histograms: bool, steps: int) -> _Shares:
+    """Shares of the kinds among the halves of a long training.
 
     Args:
         interval: of measured steps.
         histograms: whether there are any: at steps that grow apart.
-        steps: of a turn.
+        steps: of a half.
     """
-    is_due, due = log_spaced(), arms.each(interval)
-    measured = [step for step in range(LONG) if due(step)]
-    counted = {step for step in measured if histograms and is_due(step)}
-    turns = [range(start, start + steps) for start in range(0, LONG, steps)]
-    return as_it_was([_kind(turn, set(measured), counted) for turn in turns])
+    is_due = log_spaced()
+    measured = set(range(0, LONG, interval))
+    counted = {step for step in sorted(measured) if histograms and is_due(step)}
+    # A half may begin at any step.
+    halves = [range(start, start + steps) for start in range(LONG - steps + 1)]
+    return as_it_was([_kind(half, measured, counted) for half in halves])
 
 
-def as_it_was(of: Sequence[Kind]) -> Mapping[Kind, float]:
-    """Shares of the kinds among some turns."""
+def as_it_was(of: Sequence[Kind]) -> _Shares:
+    """Shares of the kinds among some halves."""
     return {kind: count / len(of) for kind, count in collections.Counter(of).items()}
 
 
-def against(
+def estimated(
+    ratios: Sequence[float], of: Sequence[Kind], shares: _Shares, seed: int = 0
+) -> FloatArray:
+    """The ratio that is to be expected.
+
+    Its error is that of the bootstrap: what scatters about the middle of its kind is
+    the machine's, so that each kind draws from what does so of all, and one that came
+    up only once or twice has an error, too.
+
+    Args:
+        ratios: on by off, by pair.
+        of: kinds of the pairs.
+        shares: of the kinds in a training; those that did not come up are left out.
+        seed: of what is drawn.
+    """
+    groups = _groups(ratios, of)
+    random = np.random.default_rng(seed)
+    centres = {kind: _centre(logs) for kind, logs in groups.items()}
+    rest = np.concatenate([logs - centres[kind] for kind, logs in groups.items()])
+    rest *= np.sqrt(len(rest) / max(len(rest) - len(groups), 1))
+    total = np.zeros(1 + DRAWS)
+    for kind, share in _seen(shares, groups, of).items():
+        drawn = random.choice(rest, (DRAWS, len(groups[kind])))
+        total[0] += share * np.exp(centres[kind])
+        total[1:] += share * np.exp(centres[kind] + _centre(drawn))
+    return total
+
+
+def mean(parts: Sequence[float], whole: float, seed: int = 0) -> FloatArray:
+    """A mean that is known, with an error by how the parts of it that are seen scatter.
+
+    Args:
+        parts: at least one.
+        whole: the mean.
+        seed: of what is drawn.
+    """
+    values = np.asarray(parts, float)
+    drawn = np.random.default_rng(seed).choice(values, (DRAWS, len(values)))
+    return whole + np.concatenate([[0.0], drawn.mean(axis=1) - values.mean()])
+
+
+def between(
+    ratios: Sequence[float], of: Sequence[Kind], shares: _Shares
+) -> tuple[float, float]:
+    """Quartiles of the pairs, of each kind by its share."""
+    groups = _groups(ratios, of)
+    seen = _seen(shares, groups, of)
+    found = {kind: quartiles(np.exp(groups[kind]).tolist()) for kind in seen}
+    low, high = (
+        sum(share * found[kind][index] for kind, share in seen.items())
+        for index in (0, 2)
+    )
+    return low, high
+
+
+def as_figure(
     case: str,
     what: str,
-    ratios: Sequence[float],
-    of: Sequence[Kind],
-    shares: Mapping[Kind, float],
+    estimate: FloatArray,
+    times: int,
+    unit: str = "",
+    quarters: tuple[float, float] | None = None,
 ) -> Figure:
-    """The mean that is to be expected, from the median of each kind of turn.
+    """Value and standard error; quartiles of what was drawn where there are no others.
 
     Args:
         case: what it is about.
-        what: which ratio.
-        ratios: by turn.
-        of: kinds of the turns.
-        shares: of the kinds in a training; those that did not come up are left out.
+        what: what of it.
+        estimate: value and draws.
+        times: pairs.
+        unit: of the value.
+        quarters: quartiles of the pairs.
     """
+    value, error = float(estimate[0]), float(np.std(estimate[1:]))
+    low, high = quarters or map(float, np.quantile(estimate[1:], (0.25, 0.75)))
+    return Figure(case, what, value, low, high, times, unit, error)
+
+
+def _groups(ratios: Sequence[float], of: Sequence[Kind]) -> dict[Kind, FloatArray]:
     groups: dict[Kind, list[float]] = collections.defaultdict(list)
     for kind, ratio in zip(of, ratios, strict=True):
         groups[kind].append(ratio)
+    return {kind: np.log(its) for kind, its in sorted(groups.items())}
+
+
+def _seen(
+    shares: _Shares, groups: Mapping[Kind, FloatArray], of: Sequence[Kind]
+) -> _Shares:
+    """Shares of those that came up; if those that did are no others, as it was."""
     if not groups.keys() & shares.keys():
         shares = as_it_was(of)
     seen = {kind: share for kind, share in shares.items() if kind in groups}
-    low, value, high = (
-        sum(share * quartiles(groups[kind])[index] for kind, share in seen.items())
-        / sum(seen.values())
-        for index in range(3)
-    )
-    return Figure(case, what, value, low, high, len(ratios), "")
+    return {kind: share / sum(seen.values()) for kind, share in seen.items()}
+
+
+def _centre(logs: FloatArray) -> FloatArray:
+    """Mean of the middle half, along the last axis; of fewer than four, the mean."""
+    out = logs.shape[-1] // 4
+    middle: FloatArray = np.sort(logs, axis=-1)[..., out : logs.shape[-1] - out]
+    return np.asarray(middle.mean(axis=-1))

@@ -78,7 +78,7 @@ def _measured_on(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _grid(figures: Sequence[Figure]) -> list[str]:
-    """Wall and CPU ratios of every arm, quartiles in brackets."""
+    """Wall and CPU ratios of every arm, with their standard errors."""
     found = {(figure.case, figure.what): figure for figure in figures}
     heads = [
         f"{name}, {what}" for name in HEADINGS.values() for what in ("wall", "CPU")
@@ -97,7 +97,7 @@ def _grid(figures: Sequence[Figure]) -> list[str]:
 
 def _words(arm: str) -> str:
     others = {
-        "bare again": "nothing, again: the noise",
+        "bare": "nothing: the noise",
         "wandb.watch": '`wandb.watch(log="all", log_freq=1)`, offline',
         "TensorBoard": "TensorBoard, histograms of weights and gradients, every step",
     }
@@ -106,7 +106,10 @@ def _words(arm: str) -> str:
 
 def _bars(parts: Mapping[str, Sequence[Figure]]) -> list[str]:
     """Every figure that has been measured, beside its bar."""
-    lines = [_row(["what", "bar", "measured", "quartiles"]), "|---|---|---|---|"]
+    lines = [
+        _row(["what", "bar", "measured", "standard error, or between"]),
+        "|---|---|---|---|",
+    ]
     for bar in BARS:
         figure = bar.find(parts.get(bar.part, []))
         if figure is not None:
@@ -119,6 +122,8 @@ def _bars(parts: Mapping[str, Sequence[Figure]]) -> list[str]:
             if not bar.is_met(figure.value):
                 value = f"**{value}, missed**"
             between = f"{low} to {high}" if figure.times > 1 else "once"
+            if figure.error is not None:
+                between = f"± {_number(figure.error, unit)}"
             lines.append(_row([bar.words, bar.text(unit), value, between]))
     return lines
 
@@ -126,7 +131,8 @@ def _bars(parts: Mapping[str, Sequence[Figure]]) -> list[str]:
 def _ratio(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    return f"{figure.value:.3f} ({figure.low:.2f}-{figure.high:.2f})"
+    error = "" if figure.error is None else f" ± {figure.error:.3f}"
+    return f"{figure.value:.3f}{error}"
 
 
 def _number(value: float, unit: str) -> str:

@@ -33,5 +33,8 @@ def test_every_part_leaves_its_figures(tmp_path: Path) -> None:
     for name in ("overhead.svg", "growth.svg"):
         assert "currentColor" in (tmp_path / name).read_text()
     rounds = (tmp_path / "overhead_gpt_rounds.csv").read_text().splitlines()
-    assert rounds[0] == "arm,round,measured,counted,wall_seconds,cpu_seconds"
-    assert len(rounds) > 2 * 11
+    assert rounds[0] == (
+        "arm,round,step,measured,counted,"
+        "on_wall,on_cpu,on_beside,off_wall,off_cpu,off_beside"
+    )
+    assert len(rounds) > 4 * 9

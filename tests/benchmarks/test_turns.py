@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import family
-from tests.benchmarks.turns import BARE, Match, play
+from tests.benchmarks.training import PACES
+from tests.benchmarks.turns import Match, play
 
 PARENT = """
 import subprocess, sys
@@ -54,14 +55,22 @@ def test_a_family_stands_still_and_its_children_count() -> None:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the suite needs Linux")
 def test_arms_train_in_turns_and_say_what_was_measured() -> None:
     arm = "layers, every 10"
-    match = Match("conv", [arm], steps=4, rounds=3, threads=1, small=True)
+    match = Match("conv", {"bare": 1, arm: 2}, rounds=2, threads=1, small=True)
     played = play(match)
-    assert list(played) == [*BARE, arm]
-    for its in played.values():
-        assert its.turns == [range(2, 6), range(6, 10), range(10, 14)]
-        assert len(its.costs) == 3
-        assert all(0 < cost.cpu for cost in its.costs)
-        assert all(0 < cost.wall for cost in its.costs)
-    assert played[arm].recorded.measured == {0, 2, 12}
-    assert set(played[arm].recorded.costs) >= {0, 2, 12}
+    assert list(played) == ["bare", arm]
+    for its, pairs in zip(played.values(), (1, 2), strict=True):
+        assert [len(turn.pairs) for turn in its.turns] == [pairs, pairs]
+        for pair in its.pairs:
+            for half in pair:
+                assert len(half.steps) == PACES["conv"].steps
+                assert min(half.cost.wall, half.cost.cpu) > 0
+            assert set(pair.on.steps) <= set(its.on)
+            assert set(pair.off.steps).isdisjoint(its.on)
+        assert its.on == sorted(set(its.on))
+        assert min(its.closing.wall, its.closing.cpu + its.closing.beside) > 0
+    watched = [0, 1, *played[arm].on]  # two to warm up
+    recorded = played[arm].recorded
+    assert recorded.measured == {0, *watched[2::10]}
+    assert recorded.costs.keys() >= recorded.measured
+    assert played[arm].beside > 0
     assert not played["bare"].recorded.measured

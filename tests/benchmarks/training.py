@@ -1,31 +1,82 @@
-"""A training under one arm, and what its run says was measured at which step."""
+"""A training under one arm, on and off in turn, and what its run says of itself.
+
+Steps that are near each other in time, in one process, on the same memory, are alike
+within a percent or so, where processes, and seconds, differ by ten.
+"""
 
 import contextlib
+import random
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
 
 import dynoscope
-from tests.benchmarks.arms import ARMS
+from tests.benchmarks.arms import ARMS, Observer
+from tests.benchmarks.clocks import Clocks, Cost
 from tests.benchmarks.tasks import TASKS
 
-__all__ = ["Cost", "Recorded", "Training", "now"]
+__all__ = ["PACES", "Half", "Pace", "Pair", "Recorded", "Training", "Turn"]
 
 
-class Cost(NamedTuple):
-    """Seconds; those of the CPU are of all threads, and of children that have ended."""
+class Pace(NamedTuple):
+    """How on and off take turns.
 
-    wall: float
-    cpu: float
+    Attributes:
+        steps: of a half that are timed.
+        leads: how many there are before them is drawn from these: what the last step
+            of the other kind has left in caches does not count, and halves do not keep
+            step with measurements.
+        warming: steps of each half of the pair that begins a turn, which is not timed.
+    """
 
-    def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(self.wall - other.wall, self.cpu - other.cpu)
+    steps: int
+    leads: tuple[int, ...]
+    warming: int
+
+
+PACES: Final = {"gpt": Pace(2, (0,), 1), "conv": Pace(8, (1, 2), 8)}
+
+SETTLE: Final = 0.8
+"""Seconds in which dynoscope's writer has looked, and done what there was to do."""
+
+
+class Half(NamedTuple):
+    """Steps in a row, all watched or none.
+
+    Attributes:
+        cost: of a step.
+        steps: those that were timed, by their numbers in the run.
+    """
+
+    cost: Cost
+    steps: range
+
+
+class Pair(NamedTuple):
+    """Two halves, one right after the other."""
+
+    on: Half
+    off: Half
+
+
+class Turn(NamedTuple):
+    """What an arm did while the others stood still.
+
+    Attributes:
+        pairs: of halves.
+        on: numbers of all steps that were watched, timed or not.
+        beside: CPU seconds of threads that do not train.
+    """
+
+    pairs: list[Pair]
+    on: list[int]
+    beside: float
 
 
 class Recorded(NamedTuple):
@@ -55,36 +106,53 @@ class Training:
     def __init__(self, task: str, arm: str, threads: int, *, small: bool) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        self.task = TASKS[task]
+        self.task, self._pace = TASKS[task], PACES[task]
         self.model = self.task.build()
         self.optimizer = self.task.optimizer(self.model)
         self._loss = self.task.small if small else self.task.loss
+        self._draw = random.Random(0)
+        self._observer: Observer | None = None
+        self._on, self._taken = False, 0
+        self._watched: list[int] = []
+        self._train(1)  # starts the threads
+        self._clocks = Clocks(lambda: self._train(2))
         self._outer, self._watching = contextlib.ExitStack(), contextlib.ExitStack()
         scratch = self._outer.enter_context(
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         )
         self._folder = Path(scratch)
-        self._observe = self._watching.enter_context(
-            ARMS[arm](self._folder, self.model, self.optimizer)
-        )
+        opened = ARMS[arm](self._folder, self.model, self.optimizer)
+        self._observer, self._taken = self._watching.enter_context(opened), 0
+        self._switch(on=True)
 
     def warm_up(self, steps: int, tiny: int = 0) -> None:
-        """Train for so many steps, `tiny` of them first on small batches."""
-        for index in range(tiny + steps):
-            self._step(self.task.small if index < tiny else self._loss)
+        """Train for so many steps, `tiny` of them first on small batches; then rest."""
+        self._train(tiny, self.task.small)
+        self._train(steps)
+        self._switch(on=False)
+        self.settle()
 
-    def turn(self, steps: int) -> Cost:
-        """Train; what it cost."""
-        start = now()
-        for _ in range(steps):
-            self._step(self._loss)
-        return now() - start
+    def turn(self, pairs: int) -> Turn:
+        """Train, on and off."""
+        start, self._watched = self._clocks.now(), []
+        for on in (True, False):  # nobody looks: it has stood still for long
+            self._half(0, self._pace.warming, on=on)
+        played = [self._pair() for _ in range(pairs)]
+        self._switch(on=False)
+        return Turn(played, self._watched, (self._clocks.now() - start).beside)
+
+    def settle(self) -> float:
+        """Give other threads the time to end their work; CPU seconds that they took."""
+        start = self._clocks.now()
+        time.sleep(SETTLE)
+        return (self._clocks.now() - start).beside
 
     def close(self) -> Cost:
-        """End the watching; what that cost."""
-        start = now()
+        """End the watching; what that cost, children that end with it beside."""
+        start, children = self._clocks.now(), _children()
         self._watching.close()
-        return now() - start
+        cost = self._clocks.now() - start
+        return cost._replace(beside=cost.beside + _children() - children)
 
     def recorded(self) -> Recorded:
         """What the run says, once closed; the folder is gone after that."""
@@ -92,12 +160,39 @@ class Training:
             folder = self._folder / "run"
             return read(folder) if folder.exists() else Recorded()
 
-    def _step(self, loss_of: Callable[[nn.Module], torch.Tensor]) -> None:
-        loss = loss_of(self.model)
-        loss.backward()
-        self._observe(self.model, loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def _pair(self) -> Pair:
+        lead = self._draw.choice(self._pace.leads)
+        order = self._draw.choice([(True, False), (False, True)])
+        halves = {on: self._half(lead, self._pace.steps, on=on) for on in order}
+        return Pair(halves[True], halves[False])
+
+    def _half(self, lead: int, steps: int, *, on: bool) -> Half:
+        self._switch(on=on)
+        first = self._taken
+        self._train(lead)
+        start = self._clocks.now()
+        self._train(steps)
+        cost = (self._clocks.now() - start) / steps
+        if on:
+            self._watched += range(first, self._taken)
+        return Half(cost, range(first + lead, self._taken))
+
+    def _switch(self, *, on: bool) -> None:
+        self._on = on
+        if self._observer is not None:
+            self._observer.switch(on=on)
+
+    def _train(
+        self, steps: int, loss_of: Callable[[nn.Module], torch.Tensor] | None = None
+    ) -> None:
+        for _ in range(steps):
+            loss = (loss_of or self._loss)(self.model)
+            loss.backward()
+            if self._on and self._observer is not None:
+                self._observer.observe(self.model, loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self._taken += steps
 
 
 def read(folder: Path) -> Recorded:
@@ -112,8 +207,7 @@ def read(folder: Path) -> Recorded:
     )
 
 
-def now() -> Cost:
-    """Time used so far."""
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    return Cost(time.perf_counter(), cpu)
+def _children() -> float:
+    """CPU seconds of children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,25 +1,23 @@
 """Arms that take turns: each in a process of its own, still while others have theirs.
 
-A machine drifts, and what came before leaves its traces. So turns are short, their
-order is drawn anew for each round, and an arm is held against both bare arms of the
-same round. What an arm's threads and children have left to do when its turn is over
-they do in its next one.
+In its turn an arm plays pairs: steps with it on, and off. What is on is only held
+against what is off beside it; turns spread each arm's pairs over the time that the
+whole takes, for a machine that drifts, and their order is drawn anew for each round.
 """
 
 import contextlib
 import multiprocessing
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from tests.benchmarks import arms, family
-from tests.benchmarks.training import Cost, Recorded, Training
+from tests.benchmarks.clocks import Cost
+from tests.benchmarks.training import Pair, Recorded, Training, Turn
 
-__all__ = ["BARE", "Match", "Played", "play"]
-
-BARE = ("bare", "bare again")
+__all__ = ["Match", "Played", "play"]
 
 
 class Match(NamedTuple):
@@ -27,8 +25,7 @@ class Match(NamedTuple):
 
     Attributes:
         task: which network.
-        arms: besides the bare ones.
-        steps: of a turn.
+        pairs: of a turn, by arm.
         rounds: turns of each arm.
         threads: of torch.
         warm_up: steps before the first turn.
@@ -37,8 +34,7 @@ class Match(NamedTuple):
     """
 
     task: str
-    arms: Sequence[str]
-    steps: int
+    pairs: Mapping[str, int]
     rounds: int
     threads: int
     warm_up: int = 2
@@ -50,22 +46,40 @@ class Played(NamedTuple):
     """What became of an arm.
 
     Attributes:
-        costs: of one step, by round, with its part of the end.
-        end: what the end of the arm added to each.
-        turns: the steps of each round.
+        turns: by round.
+        after: CPU seconds of other threads for what the turns had left to them.
+        children: CPU seconds of processes that it has started, up to then.
+        closing: what its end cost.
         recorded: what its run says.
     """
 
-    costs: list[Cost]
-    end: Cost
-    turns: list[range]
+    turns: list[Turn]
+    after: float
+    children: float
+    closing: Cost
     recorded: Recorded
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Of all rounds."""
+        return [pair for turn in self.turns for pair in turn.pairs]
+
+    @property
+    def on(self) -> list[int]:
+        """Steps that were watched, timed or not, by their numbers in the run."""
+        return [step for turn in self.turns for step in turn.on]
+
+    @property
+    def beside(self) -> float:
+        """CPU seconds of threads and processes that do not train, per watched step."""
+        threads = sum(turn.beside for turn in self.turns)
+        return (threads + self.after + self.children) / len(self.on)
 
 
 def play(match: Match) -> dict[str, Played]:
     """Let the arms take their turns; what became of each."""
-    wanted = [arm for arm in (*BARE, *match.arms) if arms.available(arm)]
-    order, draw = list(wanted), random.Random(0)
+    pairs = {arm: n for arm, n in match.pairs.items() if arms.available(arm)}
+    order, draw = list(pairs), random.Random(0)
     with contextlib.ExitStack() as stack:
         # A server that has torch loaded forks them: they start at once.
         context = multiprocessing.get_context("forkserver")
@@ -73,16 +87,16 @@ def play(match: Match) -> dict[str, Played]:
             ["dynoscope.session", "tests.benchmarks.training"]
         )
         players = {
-            arm: stack.enter_context(_player(context, match, arm)) for arm in wanted
+            arm: stack.enter_context(_player(context, match, arm)) for arm in pairs
         }
         for player in players.values():  # all have been started by now
             player.stand_still()
-        costs: dict[str, list[Cost]] = {arm: [] for arm in wanted}
+        turns: dict[str, list[Turn]] = {arm: [] for arm in pairs}
         for _ in range(match.rounds):
             draw.shuffle(order)
             for arm in order:
-                costs[arm].append(players[arm].turn(match.steps))
-        return {arm: _played(match, players[arm], costs[arm]) for arm in wanted}
+                turns[arm].append(players[arm].turn(pairs[arm]))
+        return {arm: players[arm].end(turns[arm]) for arm in pairs}
 
 
 class _Player:
@@ -98,20 +112,23 @@ class _Player:
         family.tell(self._pid, signal.SIGSTOP)
         self._before = family.children_seconds(self._pid)
 
-    def turn(self, steps: int) -> Cost:
+    def turn(self, pairs: int) -> Turn:
         family.tell(self._pid, signal.SIGCONT)
-        self._pipe.send(steps)
-        cost: Cost = self._pipe.recv()
+        self._pipe.send(pairs)
+        turn: Turn = self._pipe.recv()
         family.tell(self._pid, signal.SIGSTOP)
-        return cost
+        return turn
 
-    def end(self) -> tuple[Cost, Recorded]:
-        """What the end cost, children from their start of the first turn on."""
+    def end(self, turns: list[Turn]) -> Played:
+        """Let it end, which is apart from its turns."""
         family.tell(self._pid, signal.SIGCONT)
         self._pipe.send(0)
-        cost: Cost = self._pipe.recv()
+        after: float = self._pipe.recv()
+        children = family.children_seconds(self._pid) - self._before
+        self._pipe.send("close")
+        closing: Cost = self._pipe.recv()
         recorded: Recorded = self._pipe.recv()
-        return Cost(cost.wall, cost.cpu - self._before), recorded
+        return Played(turns, after, children, closing, recorded)
 
 
 @contextlib.contextmanager
@@ -136,20 +153,9 @@ def _work(pipe: Connection, match: Match, arm: str) -> None:
     training = Training(match.task, arm, match.threads, small=match.small)
     training.warm_up(match.warm_up, match.tiny)
     pipe.send("ready")
-    while steps := pipe.recv():
-        pipe.send(training.turn(steps))
+    while pairs := pipe.recv():
+        pipe.send(training.turn(pairs))
+    pipe.send(training.settle())
+    pipe.recv()
     pipe.send(training.close())
     pipe.send(training.recorded())
-
-
-def _played(match: Match, player: _Player, turns: Sequence[Cost]) -> Played:
-    count = match.steps * match.rounds
-    ending, recorded = player.end()
-    end = Cost(ending.wall / count, ending.cpu / count)
-    costs = [
-        Cost(cost.wall / match.steps + end.wall, cost.cpu / match.steps + end.cpu)
-        for cost in turns
-    ]
-    first = match.tiny + match.warm_up
-    starts = range(first, first + count, match.steps)
-    return Played(costs, end, [range(s, s + match.steps) for s in starts], recorded)
