@@ -2,7 +2,9 @@
 
 At a measured step it is the time in them while a network trains, without the writer
 thread: CPU time where torch has one thread, else by the clock. At another step it is
-what a loop takes that only calls them; torch's own way to them is not counted.
+what a loop takes that only calls them; torch's own way to them is not counted. Those
+calls do the same each time: whatever a block of them takes beyond the least is the
+machine's, and short blocks are the likelier to be left in peace.
 
     python -m tests.benchmarks.hooks [--threads 2]
 """
@@ -26,7 +28,7 @@ from tests.benchmarks.tasks import TASKS
 STEPS: Final = {"gpt": 16, "conv": 150}
 WARM_UP: Final = 3
 
-CALLS, REPEATS = 5_000, 30
+CALLS, REPEATS = 500, 300
 
 NOWHERE: Final = Bystander(0, strict=True)
 """It keeps nothing of what it is given."""
@@ -53,17 +55,17 @@ def unmeasured(schedule: Schedule, options: Options) -> float:
     watcher.attach(NOWHERE)
     (before,) = optimizer._optimizer_step_pre_hooks.values()
     (after,) = optimizer._optimizer_step_post_hooks.values()
-    calls = CALLS // 10 if options.quick else CALLS
+    repeats = REPEATS // 10 if options.quick else REPEATS
     arguments: tuple[Any, ...] = (optimizer, (optimizer,), {})
 
     def loop() -> None:
-        for _ in range(calls):
+        for _ in range(CALLS):
             before(*arguments)
             after(*arguments)
 
-    seconds = timeit.repeat(loop, number=1, repeat=REPEATS, timer=time.thread_time)
+    seconds = timeit.repeat(loop, number=1, repeat=repeats, timer=time.thread_time)
     watcher.detach()
-    return min(seconds) / calls * 1e9  # what more it takes is the machine's
+    return min(seconds) / CALLS * 1e9
 
 
 def measured(name: str, options: Options) -> list[Figure]:

@@ -78,7 +78,7 @@ def _measured_on(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _grid(figures: Sequence[Figure]) -> list[str]:
-    """Wall and CPU ratios of every arm, with their standard errors."""
+    """Wall and CPU ratios of every arm: standard errors, or else quartiles in brackets."""
     found = {(figure.case, figure.what): figure for figure in figures}
     heads = [
         f"{name}, {what}" for name in HEADINGS.values() for what in ("wall", "CPU")
@@ -107,7 +107,7 @@ def _words(arm: str) -> str:
 def _bars(parts: Mapping[str, Sequence[Figure]]) -> list[str]:
     """Every figure that has been measured, beside its bar."""
     lines = [
-        _row(["what", "bar", "measured", "standard error, or between"]),
+        _row(["what", "bar", "measured", "standard error, or quartiles"]),
         "|---|---|---|---|",
     ]
     for bar in BARS:
@@ -131,8 +131,9 @@ def _bars(parts: Mapping[str, Sequence[Figure]]) -> list[str]:
 def _ratio(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    error = "" if figure.error is None else f" ± {figure.error:.3f}"
-    return f"{figure.value:.3f}{error}"
+    if figure.error is None:
+        return f"{figure.value:.3f} ({figure.low:.2f}-{figure.high:.2f})"
+    return f"{figure.value:.3f} ± {figure.error:.3f}"
 
 
 def _number(value: float, unit: str) -> str:

@@ -28,6 +28,7 @@ def test_results_name_no_host_and_no_folder() -> None:
 def test_figures_come_back_as_they_were_kept(tmp_path: Path) -> None:
     figures = [
         Figure("a, b", "wall ratio", 1.0474, 1.0312, 1.0625, 30, ""),
+        Figure("a, c", "wall ratio", 1.0474, 1.0312, 1.0625, 30, "", 0.0042),
         once("a", "open", 0.25, "ms"),
     ]
     keep("startup", figures, _options(tmp_path))
@@ -51,6 +52,19 @@ def test_a_bar_that_is_missed_is_said(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
+
+
+def test_small_ratios_come_with_their_standard_errors(tmp_path: Path) -> None:
+    case = "gpt, layers, every step"
+    figures = [
+        Figure("gpt, bare", "wall ratio", 0.9987, 0.95, 1.05, 6, "", 0.0123),
+        Figure(case, "wall ratio", 1.0274, 0.9812, 1.0625, 30, "", 0.0042),
+    ]
+    keep("overhead", figures, _options(tmp_path))
+    text = section(tmp_path)
+    assert "| nothing: the noise | 0.999 ± 0.012 |" in text
+    assert "| dynoscope, layers, every step | 1.027 ± 0.004 |" in text
+    assert "layers: wall | at most 1.05 | 1.027 | ± 0.004 |" in text
 
 
 def test_without_results_it_says_so(tmp_path: Path) -> None:
