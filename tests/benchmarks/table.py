@@ -78,7 +78,7 @@ def _measured_on(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _grid(figures: Sequence[Figure]) -> list[str]:
-    """Wall and CPU ratios of every arm: standard errors, or else quartiles in brackets."""
+    """Wall and CPU ratios of every arm, with errors, or else quartiles in brackets."""
     found = {(figure.case, figure.what): figure for figure in figures}
     heads = [
         f"{name}, {what}" for name in HEADINGS.values() for what in ("wall", "CPU")
