@@ -5,8 +5,9 @@ it does in a training that is on throughout, and halves can be as short as those
 `overhead`: a pair of long ones, with several measurements each, would last for many
 seconds, over which the machine drifts by more than what is to be told. Halves with a
 measurement are as many among them as they are in a training, so that each kind counts
-for as much as it came up. The budget, too, sees what threads do by the clock twice over
-(see `overhead`), and measures the less: the sum is what it keeps to. Training starts on
+for as much as it came up. What threads do by the clock, and not by measurements, falls
+on half as many steps as in a training, where half of the steps are off: the budget sees
+that and measures the less, so that it is counted as it sees it. Training starts on
 small batches, to be past the first steps, all of which are measured, when the first
 turn begins.
 

@@ -4,11 +4,11 @@ A ratio is that of steps with an arm on to those beside them with it off (`train
 `ratios`): of time by the clock, and of CPU time of the threads that train. What other
 threads and processes do falls on both alike, so that their CPU time is measured apart
 and added per step that was on. By the clock that is an upper bound, as if the training
-stood still meanwhile; what they do by the clock, and not by measurements, such as to
-look for some, even counts twice, half of the steps being off. By the clock it is added
-for dynoscope alone: other tools have it for nothing. The end of the watching is a
-figure of its own. The tools do not record the same: only dynoscope has angles,
-predictions and neurons.
+stood still meanwhile; it is added for dynoscope alone, and other tools have it for
+nothing. Where there are bars it is taken from stretches with nothing but on, else from
+pairs, half of whose steps are off: what threads do by the clock, and not by
+measurements, counts twice there. The end of the watching is a figure of its own. The
+tools do not record the same: only dynoscope has angles, predictions and neurons.
 
     python -m tests.benchmarks.overhead [--task gpt] [--rounds 3] [--threads 2]
 """
@@ -59,6 +59,9 @@ BARRED: Final = tuple(
 )
 """Arms whose small ratios are held against bars: most of the time is theirs."""
 
+STRETCH: Final = {"gpt": 10, "conv": 120}
+"""Steps of a turn of these arms with nothing but on."""
+
 PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}
 """Pairs of a turn, of these arms and of the others."""
 
@@ -67,7 +70,10 @@ def grid(task: str, rounds: int, options: Options) -> list[Figure]:
     """Every quantity at every fixed interval, and the other tools."""
     many, few = (2, 2) if options.quick else PAIRS[task]
     pairs = {arm: many if arm in BARRED else few for arm in ("bare", *SPACED, *OTHERS)}
-    match = Match(task, pairs, rounds, options.threads, small=options.quick)
+    stretch = dict.fromkeys(BARRED, 4 if options.quick else STRETCH[task])
+    match = Match(
+        task, pairs, rounds, options.threads, small=options.quick, stretch=stretch
+    )
     played = play(match)
     keep_rounds(f"overhead_{task}_rounds", played, options)
     found = compared(task, played)
@@ -133,7 +139,8 @@ def own_cost(task: str, arm: str, its: Played) -> list[Figure]:
     Without its end, which it cannot record any more.
     """
     case, pairs = f"{task}, {arm}", its.pairs
-    said = sum(its.recorded.costs.get(step, 0.0) for step in its.on) / len(its.on)
+    steps = its.stretches or its.on
+    said = sum(its.recorded.costs.get(step, 0.0) for step in steps) / len(steps)
     step = statistics.median(pair.off.cost.wall for pair in pairs)
     kinds = [kind_of(pair, its.recorded) for pair in pairs]
     ratios = [pair.on.cost.wall / pair.off.cost.wall for pair in pairs]

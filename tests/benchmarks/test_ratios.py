@@ -174,6 +174,19 @@ def test_the_own_account_is_held_against_what_was_added() -> None:
     assert figure.value == pytest.approx(0.0024 / added, abs=4 * figure.error)
 
 
+def test_stretches_say_what_threads_take_where_there_are_any() -> None:
+    its = _played(10)
+    assert its.beside == pytest.approx(0.002)
+    turn = its.turns[0]._replace(stretch=range(40, 50), beside_it=0.004)
+    stretched = its._replace(turns=[turn])
+    assert stretched.beside == pytest.approx(0.0004 + 0.001)
+    costs = dict.fromkeys(range(40, 50), 0.0048)
+    recorded = its.recorded._replace(costs=costs)
+    found = own_cost("conv", ARM, stretched._replace(recorded=recorded))
+    step = found[0].value / 0.0048
+    assert 1 / step == pytest.approx(0.105, rel=0.2)  # of the stretch, not of the pairs
+
+
 def test_kinds_are_of_the_timed_steps_that_were_on() -> None:
     halves = [Half(Cost(1, 1), range(start, start + 3)) for start in (4, 7)]
     recorded = Recorded(frozenset({3, 4, 6, 8}), frozenset({6, 9}))

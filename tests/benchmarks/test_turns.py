@@ -56,7 +56,7 @@ def test_a_family_stands_still_and_its_children_count() -> None:
 def test_arms_train_in_turns_and_say_what_was_measured() -> None:
     arm = "layers, every 10"
     match = Match("conv", {"bare": 1, arm: 2}, rounds=2, threads=1, small=True)
-    played = play(match)
+    played = play(match._replace(stretch={arm: 12}))
     assert list(played) == ["bare", arm]
     for its, pairs in zip(played.values(), (1, 2), strict=True):
         assert [len(turn.pairs) for turn in its.turns] == [pairs, pairs]
@@ -73,4 +73,7 @@ def test_arms_train_in_turns_and_say_what_was_measured() -> None:
     assert recorded.measured == {0, *watched[2::10]}
     assert recorded.costs.keys() >= recorded.measured
     assert played[arm].beside > 0
+    assert [len(turn.stretch) for turn in played[arm].turns] == [12, 12]
+    assert all(turn.beside_it > 0 for turn in played[arm].turns)
+    assert set(played[arm].stretches) < set(watched)
     assert not played["bare"].recorded.measured

@@ -72,11 +72,15 @@ class Turn(NamedTuple):
         pairs: of halves.
         on: numbers of all steps that were watched, timed or not.
         beside: CPU seconds of threads that do not train.
+        stretch: steps that were watched before the pairs, one after the other.
+        beside_it: CPU seconds of those threads for these steps.
     """
 
     pairs: list[Pair]
     on: list[int]
     beside: float
+    stretch: range = range(0)
+    beside_it: float = 0.0
 
 
 class Recorded(NamedTuple):
@@ -132,14 +136,21 @@ class Training:
         self._switch(on=False)
         self.settle()
 
-    def turn(self, pairs: int) -> Turn:
-        """Train, on and off."""
-        start, self._watched = self._clocks.now(), []
+    def turn(self, pairs: int, stretch: int = 0) -> Turn:
+        """Train: at first for a stretch with nothing but on, then on and off."""
+        start, self._watched, first = self._clocks.now(), [], self._taken
+        beside_it = 0.0
+        if stretch:
+            self._half(stretch - 1, 1, on=True)
+            self.settle()
+            beside_it = (self._clocks.now() - start).beside
+        alone = range(first, self._taken)
         for on in (True, False):  # nobody looks: it has stood still for long
             self._half(0, self._pace.warming, on=on)
         played = [self._pair() for _ in range(pairs)]
         self._switch(on=False)
-        return Turn(played, self._watched, (self._clocks.now() - start).beside)
+        beside = (self._clocks.now() - start).beside
+        return Turn(played, self._watched, beside, alone, beside_it)
 
     def settle(self) -> float:
         """Give other threads the time to end their work; CPU seconds that they took."""

@@ -31,6 +31,7 @@ class Match(NamedTuple):
         warm_up: steps before the first turn.
         tiny: steps before those, on small batches.
         small: whether all batches are small.
+        stretch: steps of a turn with nothing but on, by arm; none: 0.
     """
 
     task: str
@@ -40,6 +41,7 @@ class Match(NamedTuple):
     warm_up: int = 2
     tiny: int = 0
     small: bool = False
+    stretch: Mapping[str, int] = {}
 
 
 class Played(NamedTuple):
@@ -71,9 +73,22 @@ class Played(NamedTuple):
 
     @property
     def beside(self) -> float:
-        """CPU seconds of threads and processes that do not train, per watched step."""
-        threads = sum(turn.beside for turn in self.turns)
-        return (threads + self.after + self.children) / len(self.on)
+        """CPU seconds of threads and processes that do not train, per watched step.
+
+        That of threads by the stretches, if there are any: between pairs they have
+        less to do at a time, and more often nothing.
+        """
+        children = self.children / len(self.on)
+        if self.stretches:
+            threads = sum(turn.beside_it for turn in self.turns)
+            return threads / len(self.stretches) + children
+        threads = sum(turn.beside for turn in self.turns) + self.after
+        return threads / len(self.on) + children
+
+    @property
+    def stretches(self) -> list[int]:
+        """Steps with nothing but on around them, by their numbers in the run."""
+        return [step for turn in self.turns for step in turn.stretch]
 
 
 def play(match: Match) -> dict[str, Played]:
@@ -95,7 +110,8 @@ def play(match: Match) -> dict[str, Played]:
         for _ in range(match.rounds):
             draw.shuffle(order)
             for arm in order:
-                turns[arm].append(players[arm].turn(pairs[arm]))
+                stretch = match.stretch.get(arm, 0)
+                turns[arm].append(players[arm].turn(pairs[arm], stretch))
         return {arm: players[arm].end(turns[arm]) for arm in pairs}
 
 
@@ -112,9 +128,9 @@ class _Player:
         family.tell(self._pid, signal.SIGSTOP)
         self._before = family.children_seconds(self._pid)
 
-    def turn(self, pairs: int) -> Turn:
+    def turn(self, pairs: int, stretch: int) -> Turn:
         family.tell(self._pid, signal.SIGCONT)
-        self._pipe.send(pairs)
+        self._pipe.send((pairs, stretch))
         turn: Turn = self._pipe.recv()
         family.tell(self._pid, signal.SIGSTOP)
         return turn
@@ -122,7 +138,7 @@ class _Player:
     def end(self, turns: list[Turn]) -> Played:
         """Let it end, which is apart from its turns."""
         family.tell(self._pid, signal.SIGCONT)
-        self._pipe.send(0)
+        self._pipe.send(None)
         after: float = self._pipe.recv()
         children = family.children_seconds(self._pid) - self._before
         self._pipe.send("close")
@@ -153,8 +169,8 @@ def _work(pipe: Connection, match: Match, arm: str) -> None:
     training = Training(match.task, arm, match.threads, small=match.small)
     training.warm_up(match.warm_up, match.tiny)
     pipe.send("ready")
-    while pairs := pipe.recv():
-        pipe.send(training.turn(pairs))
+    while asked := pipe.recv():
+        pipe.send(training.turn(*asked))
     pipe.send(training.settle())
     pipe.recv()
     pipe.send(training.close())
