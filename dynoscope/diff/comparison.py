@@ -19,8 +19,9 @@ from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
 
-NUMBERS: Final = 1 << 17
-"""Numbers of a column that are looked at in one go: few enough for a cache."""
+NUMBERS: Final = 1 << 18
+"""Numbers of a column that are looked at in one go: so many that the work of numpy is
+large beside that of calling it, during which other threads wait."""
 
 LAST: Final = chr(sys.maxunicode)
 """Comes after all other letters."""
@@ -79,13 +80,22 @@ class Pairing:
         self.places = [np.array([at[name] for name in self.shared]) for at in places]
 
 
-def _as_of_last_turns(turns: Array, columns: Mapping[str, Array]) -> dict[str, Array]:
-    """Columns of shape (layers, steps); of the first steps some turns are not known."""
-    wide = {name: x.astype(np.float64) for name, x in columns.items()}
-    if not reach_of(turns):
-        return wide
-    turned = as_of_last_turns(turns, {name: x.T for name, x in wide.items()})
-    return {name: x.T for name, x in turned.items()}
+def _rolled(
+    columns: Mapping[str, Array], turns: Array, members: Members
+) -> dict[str, Array]:
+    """Columns of modules x steps from those of layers x steps, in float64."""
+    if reach_of(turns):  # of the first steps some turns are not known
+        turned = as_of_last_turns(turns, {name: x.T for name, x in columns.items()})
+        columns = {name: x.T for name, x in turned.items()}
+    wide = {name: _wide(x) for name, x in columns.items()}
+    return roll_ups_columns(wide, members)
+
+
+def _wide(values: Array) -> Array:
+    """The same in float64, and as it was in next to no memory if it was."""
+    if values.strides == (0, 0):
+        return np.broadcast_to(values[0, 0].astype(np.float64), values.shape)
+    return values.astype(np.float64)
 
 
 def _by_size(layers: range) -> tuple[int, int]:
@@ -163,9 +173,9 @@ class Comparison:
         if not self.pairing.modules:
             return
         rolled_a, rolled_b = (
-            roll_ups_columns(_as_of_last_turns(turns, its), who)
-            for turns, its, who in zip(
-                self.pairing.turns, columns, self.pairing.members, strict=True
+            _rolled(its, turns, who)
+            for its, turns, who in zip(
+                columns, self.pairing.turns, self.pairing.members, strict=True
             )
         )
         whole = self.pairing.modules.index("*")

@@ -1,8 +1,9 @@
 """Two runs side by side, a stretch of common steps at a time.
 
 A run of 1e5 steps and 300 layers does not fit in memory whole; a stretch of it does.
-Stretches follow the files, so that each is decoded once. While one is compared, the
-next are being read.
+Pieces to read follow the files, so that each is decoded once. Stretches to compare are
+shorter, so that all threads have something to do: while some are compared, the next
+pieces are being read.
 """
 
 import bisect
@@ -27,8 +28,14 @@ LEAST_ROWS: Final = 1 << 19
 MOST_ROWS: Final = 1 << 21
 """Rows that are held at once: of larger files, some steps at a time."""
 
+STRETCH_ROWS: Final = 1 << 18
+"""Rows of a run that are compared at once: far fewer than a piece has."""
+
 THREADS: Final = 2
-"""Stretches that are at work at once: each takes memory."""
+"""Of these, each takes memory."""
+
+AT_WORK: Final = 3
+"""Stretches that are compared or wait for it: a thread that is done finds another."""
 
 KEPT: Final = 31 << 20
 """Bytes of memory up to which a piece is kept for the next one who needs it."""
@@ -90,21 +97,31 @@ def stretches(
     with ThreadPoolExecutor(THREADS, "dynoscope-diff") as pool:
         try:
             sides = [_Ahead(pool, half, steps) for half in (a, b)]
-            cuts = sorted({*sides[0].starts, *sides[1].starts, len(steps)})
+            cuts = _cuts(sides, len(steps), max(len(a.layers), len(b.layers)))
             at_work: collections.deque[Future[_T]] = collections.deque()
             for start, stop in itertools.pairwise(cuts):
-                for position in (start, stop):
-                    for side in sides:
-                        side.request(position)
+                for side in sides:
+                    side.request(start)
                 stretch = Stretch(*(side.part(start, stop) for side in sides))
                 at_work.append(pool.submit(begin(), stretch))
                 del stretch  # else it would be held while the next one is read
-                if len(at_work) == THREADS:
+                if len(at_work) == AT_WORK:
                     yield at_work.popleft().result()
             while at_work:
                 yield at_work.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _cuts(sides: Sequence["_Ahead"], steps: int, layers: int) -> list[int]:
+    """Where to cut the steps, so that each stretch is in one piece of either run."""
+    cuts = sorted({*sides[0].starts, *sides[1].starts, steps})
+    width = max(1, STRETCH_ROWS // layers)
+    found = [0]
+    for start, stop in itertools.pairwise(cuts):
+        count = -(-(stop - start) // width)
+        found += [start + (stop - start) * (n + 1) // count for n in range(count)]
+    return found
 
 
 def _keep_memory() -> None:
@@ -129,10 +146,11 @@ class _Ahead:
         self._pieces: dict[int, Future[Grid]] = {}
 
     def request(self, position: int) -> None:
-        """Begin to read the piece that has a step, if there is one."""
+        """Begin to read the piece that has a step, and the one that comes then."""
         number = self._number(position)
-        if position < len(self._steps) and number not in self._pieces:
-            self._pieces[number] = self._pool.submit(self._read, number)
+        for each in (number, number + 1):
+            if each < len(self.starts) and each not in self._pieces:
+                self._pieces[each] = self._pool.submit(self._read, each)
 
     def part(self, start: int, stop: int) -> Grid:
         """Some steps of a piece that was requested; pieces before it are let go."""
