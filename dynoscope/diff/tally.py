@@ -162,7 +162,8 @@ class Tally:
     ) -> None:
         """Where layers differ most, of those in which they may more than before."""
         rows = np.flatnonzero(chosen)
-        which, at = np.nonzero(look.beyond(look.most[rows], rows))
+        found = np.flatnonzero(look.beyond(look.most[rows], rows))
+        which, at = np.divmod(found, a.shape[1])
         x, y = a[rows[which], at], b[rows[which], at]
         apart = self._distance(x, y)
         order = np.lexsort((at, -apart, which))

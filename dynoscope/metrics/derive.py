@@ -283,18 +283,19 @@ def sums_of(metrics: Mapping[str, FloatArray], numel: FloatArray) -> LayerSums:
     update, momentum = m["update_norm"], m["momentum_norm"]
     scaled = m["scaled_grad_norm"]
     weight_update = _product(m["weight_update_cos"], weight, update)
-    after_sq = weight**2 + 2 * weight_update + update**2
+    weight_sq, update_sq = weight**2, update**2
+    after_sq = weight_sq + 2 * weight_update + update_sq
     turn_sq = after_sq * np.sin(m["angular_update"]) ** 2
     return LayerSums(
         numel=np.asarray(numel, np.float64),
-        weight_sq=weight**2,
+        weight_sq=weight_sq,
         grad_sq=grad**2,
         grad_abs=m["grad_l1"],
         weight_grad=_product(m["weight_grad_cos"], weight, grad),
         momentum_sq=momentum**2,
         momentum_grad=_product(m["momentum_grad_cos"], momentum, grad),
         weight_update=weight_update,
-        turn_sq=np.where(weight == 0, update**2, turn_sq),
+        turn_sq=np.where(weight == 0, update_sq, turn_sq),
         grad_update=_product(m["update_grad_cos"], update, grad),
         moved=np.rint((1.0 - m["unmoved_share"]) * numel),
         nonfinite=m["nonfinite"],
