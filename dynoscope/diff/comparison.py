@@ -19,10 +19,6 @@ from dynoscope.schema import TABLES
 
 __all__ = ["Comparison", "Pairing"]
 
-NUMBERS: Final = 1 << 18
-"""Numbers of a column that are looked at in one go: so many that the work of numpy is
-large beside that of calling it, during which other threads wait."""
-
 LAST: Final = chr(sys.maxunicode)
 """Comes after all other letters."""
 
@@ -157,10 +153,8 @@ class Comparison:
 
     def take(self, stretch: Stretch) -> Self:
         """Compare some steps, after all earlier ones."""
-        width = max(1, NUMBERS // max(grid.layers for grid in stretch))
         with np.errstate(all="ignore"):  # infinite numbers are compared, too
-            for start in range(0, len(stretch.steps), width):
-                self._take(*(grid.part(start, start + width) for grid in stretch))
+            self._take(*stretch)
         self.steps += len(stretch.steps)
         for known, grid in zip(self.problems, stretch, strict=True):
             known.update(dict.fromkeys(grid.problems))

@@ -29,13 +29,12 @@ MOST_ROWS: Final = 1 << 21
 """Rows that are held at once: of larger files, some steps at a time."""
 
 STRETCH_ROWS: Final = 1 << 18
-"""Rows of a run that are compared at once: far fewer than a piece has."""
+"""Rows of a run that are compared at once: far fewer than are read, so that threads end
+together; so many that the work of numpy is large beside that of calling it, during
+which other threads wait."""
 
 THREADS: Final = 2
-"""Of these, each takes memory."""
-
-AT_WORK: Final = 3
-"""Stretches that are compared or wait for it: a thread that is done finds another."""
+"""Stretches that are at work at once: each takes memory."""
 
 KEPT: Final = 31 << 20
 """Bytes of memory up to which a piece is kept for the next one who needs it."""
@@ -105,7 +104,7 @@ def stretches(
                 stretch = Stretch(*(side.part(start, stop) for side in sides))
                 at_work.append(pool.submit(begin(), stretch))
                 del stretch  # else it would be held while the next one is read
-                if len(at_work) == AT_WORK:
+                if len(at_work) == THREADS:
                     yield at_work.popleft().result()
             while at_work:
                 yield at_work.popleft().result()

@@ -1,5 +1,6 @@
 """Runs of made-up rows in made-up files, and what a slow comparison says of them."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -70,14 +71,14 @@ def make_rows(
 def write_rows(
     run: Path, rows: pd.DataFrame, cuts: Sequence[int], sealed: Sequence[range]
 ) -> None:
-    """Write rows, a part up to each cut and a journal; seal some of the parts."""
+    """Write rows, a part up to each cut, the rest a journal; seal some of the parts."""
     writer = TableWriter(run, "layers")
-    for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+    for start, stop in itertools.pairwise(sorted({0, *cuts, len(rows)})):
         some = rows[start:stop]
         columns: dict[str, Any] = {str(n): some[n].to_numpy() for n in rows}
         columns["layer"] = some["layer"].tolist()
         writer.append(arrays("layers", columns))
-        if stop != len(rows):
+        if stop in cuts:
             writer.flush()
     writer.abandon()
     files = list_files(run, "layers")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dynoscope
-from dynoscope.diff import comparison, diff, stretches
+from dynoscope.diff import diff, stretches
 from dynoscope.errors import RunNotFoundError, UncomparableError
 from dynoscope.reader import Run
 from dynoscope.schema import TABLES
@@ -126,7 +126,7 @@ def test_the_whole_models_norm_is_that_of_all_its_layers(a: Path, b: Path) -> No
 def test_pieces_do_not_show(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = diff(a, b)
     monkeypatch.setattr(stretches, "MOST_ROWS", 25)  # five steps of five layers
-    monkeypatch.setattr(comparison, "NUMBERS", 10)
+    monkeypatch.setattr(stretches, "STRETCH_ROWS", 10)
     pieces = diff(a, b)
     for name in ("layers", "roll_ups", "curves", "normalization"):
         pd.testing.assert_frame_equal(

@@ -1,4 +1,7 @@
+import dataclasses
+import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from dynoscope.diff import comparison, diff, stretches
 from dynoscope.diff.result import Diff
 from dynoscope.errors import UncomparableError
 from dynoscope.reader import open_run
+from dynoscope.reader.files import list_files
+from dynoscope.schema.process import Writer
 from dynoscope.sealing import segment
 from tests.diff.made import (
     COMPARED,
@@ -32,7 +37,7 @@ def _small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stretches, "LEAST_ROWS", 20)
         patch.setattr(stretches, "MOST_ROWS", 40)
-        patch.setattr(comparison, "NUMBERS", 16)
+        patch.setattr(stretches, "STRETCH_ROWS", 16)
         patch.setattr(segment, "GROUP_ROWS", 12)
         yield
 
@@ -179,3 +184,46 @@ def test_a_damaged_file_is_named_and_passed_over(
     measured = set(open_run(folder / "b").layers("step")["step"])
     lost = set(rows[50:100]["step"]) - set(rows[:50]["step"]) - set(rows[100:]["step"])
     assert set(found.steps.numbers) == measured - lost
+
+
+def test_runs_that_are_being_written_compare_as_when_they_are_sealed(
+    tmp_path: Path,
+) -> None:
+    for seed, name in enumerate("ab"):
+        rows = make_rows(LAYERS, range(40), np.random.default_rng(seed))
+        for state in ("written", "sealed"):
+            run = tmp_path / state / name
+            run.mkdir(parents=True)
+            write_manifest(run, LAYERS)
+            write_rows(run, rows, [40, 90], [])
+        _seal(tmp_path / "sealed" / name, rows)
+        _mark_running(tmp_path / "written" / name)
+    sealed = diff(*(tmp_path / "sealed" / name for name in "ab"))
+    for states in (("written", "written"), ("written", "sealed")):
+        a, b = (tmp_path / s / n for s, n in zip(states, "ab", strict=True))
+        found = diff(a, b)
+        assert found.a.status == "running"
+        assert found.steps.numbers.tolist() == sealed.steps.numbers.tolist()
+        for name in ("layers", "roll_ups", "curves"):
+            mine, its = getattr(found, name), getattr(sealed, name)
+            pd.testing.assert_frame_equal(mine, its, rtol=1e-12)
+
+
+def _seal(run: Path, rows: pd.DataFrame) -> None:
+    """One segment of all there is, the journal's rows among them."""
+    for file in list_files(run, "layers"):
+        (run / "layers" / file.name).unlink()
+    write_rows(run, rows, [40, 90, len(rows)], [])
+    segment.write_segment(run / "layers", list_files(run, "layers"))
+    (sealed,) = list_files(run, "layers")
+    assert sealed.is_segment
+
+
+def _mark_running(run: Path) -> None:
+    """What the manifest says while this process writes the run."""
+    path = run / "run.json"
+    manifest = json.loads(path.read_text())
+    writer = dataclasses.asdict(Writer.current())
+    manifest.update(status="running", writer=writer, heartbeat=time.time())
+    path.write_text(json.dumps(manifest))
+    assert not all(file.is_part for file in list_files(run, "layers"))
