@@ -61,8 +61,8 @@ def test_none_that_is_beyond_a_limit_is_passed_over(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_is_far_from_a_limit_is_told_from_it(dtype: type) -> None:
-    a = np.ones((1, 4)).astype(dtype)
-    b = np.array([[1.0, 1.05, 1.2, 0.8]]).astype(dtype)
+    a: np.ndarray = np.ones((1, 4)).astype(dtype)
+    b: np.ndarray = np.array([[1.0, 1.05, 1.2, 0.8]]).astype(dtype)
     for kind, limit in zip(KINDS, (math.log(1.1), 0.1), strict=True):
         found = screen(kind, a, b).beyond(np.array([limit]), np.array([0]))
         assert found.tolist() == [[False, False, True, True]]
