@@ -59,8 +59,11 @@ BARRED: Final = tuple(
 )
 """Arms whose small ratios are held against bars: most of the time is theirs."""
 
-STRETCH: Final = {"gpt": 10, "conv": 120}
+STRETCH: Final = {"gpt": 16, "conv": 250}
 """Steps of a turn of these arms with nothing but on."""
+
+TINY: Final = {"gpt": 100, "conv": 500}
+"""Steps on small batches before the first turn: at first the rules are asked often."""
 
 PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}
 """Pairs of a turn, of these arms and of the others."""
@@ -72,7 +75,10 @@ def grid(task: str, rounds: int, options: Options) -> list[Figure]:
     pairs = {arm: many if arm in BARRED else few for arm in ("bare", *SPACED, *OTHERS)}
     stretch = dict.fromkeys(BARRED, 4 if options.quick else STRETCH[task])
     match = Match(
-        task, pairs, rounds, options.threads, small=options.quick, stretch=stretch
+        *(task, pairs, rounds, options.threads),
+        tiny=2 if options.quick else TINY[task],
+        small=options.quick,
+        stretch=stretch,
     )
     played = play(match)
     keep_rounds(f"overhead_{task}_rounds", played, options)
