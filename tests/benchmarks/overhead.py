@@ -62,7 +62,7 @@ BARRED: Final = tuple(
 STRETCH: Final = {"gpt": 16, "conv": 250}
 """Steps of a turn of these arms with nothing but on."""
 
-TINY: Final = {"gpt": 100, "conv": 500}
+TINY: Final = {"gpt": 60, "conv": 400}
 """Steps on small batches before the first turn: at first the rules are asked often."""
 
 PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}

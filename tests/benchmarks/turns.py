@@ -101,11 +101,10 @@ def play(match: Match) -> dict[str, Played]:
         context.set_forkserver_preload(
             ["dynoscope.session", "tests.benchmarks.training"]
         )
-        players = {
-            arm: stack.enter_context(_player(context, match, arm)) for arm in pairs
-        }
-        for player in players.values():  # all have been started by now
-            player.stand_still()
+        players: dict[str, _Player] = {}
+        for arm in pairs:  # one after the other: many at once would be in their way
+            players[arm] = stack.enter_context(_player(context, match, arm))
+            players[arm].stand_still()
         turns: dict[str, list[Turn]] = {arm: [] for arm in pairs}
         for _ in range(match.rounds):
             draw.shuffle(order)
