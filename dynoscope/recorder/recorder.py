@@ -33,10 +33,10 @@ __all__ = ["Recorder"]
 
 logger = logging.getLogger("dynoscope")
 
-INTERVAL: Final = 0.2
+INTERVAL: Final = 0.4
 """Seconds between looks at the queue, where a look costs next to nothing."""
 
-STRETCH: Final = 4
+STRETCH: Final = 2
 """Intervals between them at most: what a SIGKILL loses, and as long as a look takes."""
 
 SHARE: Final = 0.004

@@ -49,7 +49,7 @@ def test_a_run_is_written_without_pandas(tmp_path: Path) -> None:
     assert len(dynoscope.open_run(run).layers("weight_norm", "0.weight")) == 40
 
 
-@pytest.mark.parametrize(("spent", "pause"), [(0.0, 100), (0.2, 200), (0.6, 400)])
+@pytest.mark.parametrize(("spent", "pause"), [(0.0, 100), (0.15, 150), (0.6, 200)])
 def test_a_writer_with_much_to_do_looks_less_often(
     spent: float, pause: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
