@@ -30,6 +30,9 @@ from tests.benchmarks.turns import Match, play
 PAIRS: Final = {"gpt": 11, "conv": 45}
 """Of a turn; a fourth as many of the bare arm."""
 
+STRETCH: Final = {"gpt": 30, "conv": 500}
+"""Steps of a turn with nothing but on: several measurements."""
+
 ROUNDS: Final = {"gpt": 3, "conv": 3}
 
 TINY, LAST = 88, 14
@@ -52,6 +55,7 @@ def default(task: str, rounds: int, options: Options) -> list[Figure]:
         warm_up=2 if options.quick else LAST,
         tiny=2 if options.quick else TINY,
         small=options.quick,
+        stretch={ARM: 4 if options.quick else STRETCH[task]},
     )
     played = play(match)
     keep_rounds(f"budget_{task}_rounds", played, options)
