@@ -5,11 +5,10 @@ it does in a training that is on throughout, and halves can be as short as those
 `overhead`: a pair of long ones, with several measurements each, would last for many
 seconds, over which the machine drifts by more than what is to be told. Halves with a
 measurement are as many among them as they are in a training, so that each kind counts
-for as much as it came up. What threads do by the clock, and not by measurements, falls
-on half as many steps as in a training, where half of the steps are off: the budget sees
-that and measures the less, so that it is counted as it sees it. Training starts on
-small batches, to be past the first steps, all of which are measured, when the first
-turn begins.
+for as much as it came up. What other threads do is taken from stretches with nothing
+but on: they do some of it by the clock, and between pairs that would fall on half as
+many steps as in a training. Training starts on small batches, to be past the first
+steps, all of which are measured, when the first turn begins.
 
     python -m tests.benchmarks.budget [--task gpt] [--rounds 3] [--threads 2]
 """
