@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ LOOKS = 50
 
 
 def resources(run: Path, scope: Any) -> dict[str, float]:
-    """Memory, open files, threads, and files of the run, at this moment."""
+    """Memory, open files, threads, and files of the run, with nothing that waits."""
+    while scope._recorder._inbox.nbytes:
+        time.sleep(0.02)
+    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "step": scope.step,
@@ -48,7 +52,6 @@ def main(run: Path, steps: int) -> None:
             optimizer.zero_grad()
             scope.log(loss=loss)
             if (step + 1) % (steps // LOOKS) == 0:
-                gc.collect()
                 looks.append(resources(run, scope))
     progress = dynoscope.open_run(run).manifest["progress"]
     print(json.dumps({"looks": looks, "progress": progress}))

@@ -79,9 +79,8 @@ class Training:
 
 
 def watched(training: Training, run: Path, **options: Any) -> Any:
-    return dynoscope.watch(
-        training.model, training.optimizer, run=run, quiet=True, strict=True, **options
-    )
+    options = {"every": 1, "quiet": True, "strict": True, **options}
+    return dynoscope.watch(training.model, training.optimizer, run=run, **options)
 
 
 def main(folder: Path) -> None:
