@@ -90,10 +90,13 @@ class Adapter:
         self, parameters: Sequence[torch.Tensor]
     ) -> list[torch.Tensor | None]:
         """Their gradients of now, which a step in between does not change."""
-        grads = [parameter.grad for parameter in parameters]
+        grads = [
+            g.detach().to_dense() if g is not None and g.is_sparse else g
+            for g in (parameter.grad for parameter in parameters)
+        ]
         if self.spares_gradients:
-            return [_dense(g) if g is not None and g.is_sparse else g for g in grads]
-        return [g if g is None else _dense(g.detach().clone()) for g in grads]
+            return grads
+        return [g if g is None else g.detach().clone() for g in grads]
 
     def momenta(self, states: Sequence[State]) -> list[torch.Tensor | None]:
         """The momenta in these states; None where there is none (yet)."""
@@ -138,10 +141,6 @@ class Adapter:
 
 
 _UNBIASED: Final = object()
-
-
-def _dense(grad: torch.Tensor) -> torch.Tensor:
-    return grad.detach().to_dense() if grad.is_sparse else grad
 
 
 def _correction(settings: Group, count: Any) -> float | torch.Tensor:

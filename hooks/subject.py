@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -24,6 +24,7 @@ from dynoscope.hooks.parameters import (
 from dynoscope.hooks.recognition import adapter_for
 from dynoscope.hooks.wrappers import is_rotational, resolve
 from dynoscope.measurement import Channels, Layer, OptimizerInfo, Subject
+from dynoscope.metrics.sums import kinds_of
 from dynoscope.sharding import layout
 
 __all__ = ["Moved", "Optimizers", "Watched", "find_watched"]
@@ -73,7 +74,7 @@ class Moved:
         return (
             len(now) == len(known)
             and all(map(operator.is_, now, known))
-            and _kinds(self.parameters) == self.kinds
+            and kinds_of(self.parameters) == self.kinds
         )
 
 
@@ -187,7 +188,7 @@ def _watched(
                 mine,
                 own,
                 _parameters_of(optimizer),
-                _kinds(own),
+                kinds_of(own),
             )
         )
         for i in mine:
@@ -236,17 +237,6 @@ def _listed(one_or_more: Any) -> list[Any]:
     if isinstance(one_or_more, Sequence) and not isinstance(one_or_more, str):
         return list(one_or_more)
     return [one_or_more]
-
-
-def _kinds(parameters: Sequence[nn.Parameter]) -> list[Any]:
-    # Asked at every measured step: one loop in C for each, and few objects.
-    return [*itertools.chain.from_iterable(map(of, parameters) for of in _KIND)]
-
-
-_KIND: Final[Sequence[Callable[[Any], Any]]] = (
-    *map(operator.attrgetter, ("dtype", "device", "shape")),
-    torch.Tensor.stride,
-)
 
 
 def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:

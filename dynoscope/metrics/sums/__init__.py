@@ -15,7 +15,7 @@ from dynoscope.metrics.sums.kernel import Kernel
 from dynoscope.metrics.sums.number import read_later
 from dynoscope.metrics.sums.shards import GroupError
 from dynoscope.metrics.sums.spec import Spec
-from dynoscope.metrics.sums.tensors import SecondMoment, Tensors, real
+from dynoscope.metrics.sums.tensors import SecondMoment, Tensors, kinds_of, real
 
 __all__ = [
     "Counted",
@@ -25,6 +25,7 @@ __all__ = [
     "SecondMoment",
     "Spec",
     "Tensors",
+    "kinds_of",
     "read_later",
     "real",
     "start_counts",

@@ -1,6 +1,5 @@
 """Where in memory the tensors of layers lie, for kernels that are compiled."""
 
-import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -10,15 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynoscope.metrics.sums.tensors import Tensors, flat
+from dynoscope.metrics.sums.tensors import Tensors, flat, kinds_of
 
 __all__ = ["Addresses"]
 
 _ADDRESS: Final[Callable[[Any], int]] = Tensor.data_ptr
-_KIND: Final[Sequence[Callable[[Any], Any]]] = (
-    *map(operator.attrgetter, ("dtype", "device")),
-    Tensor.stride,
-)
 
 
 class Addresses:
@@ -59,10 +54,11 @@ class Addresses:
         return self._at
 
     def _look_at(self, tensors: Tensors) -> None:
-        self._are_all = all(x is not None for x in tensors)
-        kinds = _kinds(tensors) if self._are_all else ()
+        there = [x for x in tensors if x is not None]
+        self._are_all = len(there) == len(tensors)
+        kinds = kinds_of(there) if self._are_all else ()
         if kinds and kinds == self._kinds:
-            self._known = [*tensors]
+            self._known = [*there]
             return
         self._look_at_each(tensors)
         as_they_are = all(map(operator.is_, tensors, self._known))
@@ -91,8 +87,3 @@ class Addresses:
         if x.dtype not in self._codes:
             x = x.float()
         return flat(x.to(like.device), like)
-
-
-def _kinds(tensors: Tensors) -> list[Any]:
-    """How tensors are to be read: a loop in C for each property, and few objects."""
-    return [*itertools.chain.from_iterable(map(of, tensors) for of in _KIND)]

@@ -1,7 +1,9 @@
 """Sums over runs of elements, and tensors laid out for them."""
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ __all__ = [
     "count_nonfinite",
     "flat",
     "is_dense",
+    "kinds_of",
     "real",
     "sum_units",
     "unit_rows",
@@ -46,6 +49,20 @@ SecondMoments: TypeAlias = Sequence[SecondMoment | None]
 
 LONG: Final = 1 << 14
 """Above this length a norm, taken in one pass, would lose float32 accuracy."""
+
+
+_KIND: Final[Sequence[Callable[[Any], Any]]] = (
+    *map(operator.attrgetter, ("dtype", "device", "shape")),
+    Tensor.stride,
+)
+
+
+def kinds_of(tensors: Sequence[Tensor]) -> list[Any]:
+    """How their data lie: equal lists are of tensors that are read in the same way.
+
+    It is asked at every measured step: a loop in C for each property, and few objects.
+    """
+    return [*itertools.chain.from_iterable(map(of, tensors) for of in _KIND)]
 
 
 def unit_rows(sums: Tensor) -> Tensor:
