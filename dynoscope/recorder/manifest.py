@@ -18,6 +18,7 @@ import numpy as np
 from dynoscope.measurement import Subject
 from dynoscope.recorder.past import Past
 from dynoscope.schema.folder import MANIFEST, SCHEMA_VERSION, TEMPORARY
+from dynoscope.schema.manifest import manifest_text
 from dynoscope.schema.process import Writer
 
 __all__ = ["Manifest", "plain"]
@@ -117,7 +118,7 @@ class Manifest:
     def write(self) -> None:
         """Replace the file."""
         temporary = self._path.with_name(self._path.name + TEMPORARY)
-        text = _as_text(self.content)
+        text = manifest_text(self.content)
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self._path)
@@ -154,22 +155,6 @@ class Manifest:
         """What tells the file from any later one."""
         found = self._path.stat()
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _as_text(content: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry, and for each layer.
-
-    `json.dumps` with an indent, which is Python throughout, would be most of what the
-    writer's thread does between two batches.
-    """
-    entries = (f" {json.dumps(k)}: {_in_lines(v)}" for k, v in content.items())
-    return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def _in_lines(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
-    return json.dumps(value)
 
 
 def _described(subject: Subject) -> dict[str, Any]:

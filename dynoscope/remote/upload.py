@@ -8,6 +8,7 @@ from dynoscope.errors import RunNotFoundError
 from dynoscope.remote.layout import FILES, in_order, is_ours
 from dynoscope.remote.store import Store
 from dynoscope.schema.folder import MANIFEST
+from dynoscope.schema.manifest import manifest_text
 
 __all__ = ["Upload", "local_manifest"]
 
@@ -109,7 +110,7 @@ class Upload:
         content = local_manifest(self._folder)
         if "upload" in content:
             content["upload"]["backlog"] = 0
-        return json.dumps(content, indent=1).encode()
+        return manifest_text(content).encode()
 
 
 def local_manifest(folder: Path) -> dict[str, Any]:
