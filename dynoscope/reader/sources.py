@@ -161,9 +161,8 @@ def retried(folder: Path, look: Callable[[], _T]) -> _T:
 
 def numbers(rows: pa.Table, name: str) -> npt.NDArray[Any]:
     """A column; NaN if an older dynoscope did not write it."""
-    at = rows.schema.get_field_index(
-        name
-    )  # a list of all names takes ten times as long
+    # To ask `column_names` would list all of them, which takes ten times as long.
+    at = rows.schema.get_field_index(name)
     if at < 0:
         return np.full(len(rows), np.nan)
     values: npt.NDArray[Any] = rows.column(at).to_numpy()
