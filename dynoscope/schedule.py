@@ -1,6 +1,7 @@
 """Which optimizer steps are measured: `Schedule = Callable[[int], bool]`."""
 
 import collections
+import dataclasses
 import math
 import operator
 import statistics
@@ -13,6 +14,7 @@ __all__ = [
     "JUMP",
     "LONGEST",
     "Budget",
+    "EveryNth",
     "Schedule",
     "as_schedule",
     "every",
@@ -34,7 +36,18 @@ MEMORY: Final = 9
 """Measurements whose median cost, and pace of training, count."""
 
 
-def every(n: int) -> Schedule:
+@dataclasses.dataclass(frozen=True)
+class EveryNth:
+    """Measures steps 0, interval, 2 * interval, ..."""
+
+    interval: int
+
+    def __call__(self, step: int) -> bool:
+        """Whether this step is measured."""
+        return step % self.interval == 0
+
+
+def every(n: int) -> EveryNth:
     """Measure steps 0, n, 2n, ...
 
     Args:
@@ -58,7 +71,7 @@ def every(n: int) -> Schedule:
             f"every={n!r} would never measure; "
             "every=1 measures each step, every=10 each tenth"
         )
-    return lambda step: step % interval == 0
+    return EveryNth(interval)
 
 
 def log_spaced(per_decade: int = 20) -> Schedule:

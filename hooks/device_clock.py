@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-__all__ = ["DeviceClock"]
+__all__ = ["DeviceClock", "clock_of"]
 
 
 class DeviceClock:
@@ -15,18 +15,14 @@ class DeviceClock:
     shorter than the device needs.
 
     Args:
-        devices: where there is something to time; others than CUDA's are left out.
+        devices: CUDA's, where there is something to time.
     """
 
     def __init__(self, devices: Iterable[torch.device]) -> None:
-        self._devices = [d for d in dict.fromkeys(devices) if d.type == "cuda"]
+        self._devices = [*devices]
         self._open: list[torch.cuda.Event] = []
         self._sections: collections.deque[tuple[torch.cuda.Event, torch.cuda.Event]]
         self._sections = collections.deque()
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to time."""
-        return bool(self._devices)
 
     def start(self) -> None:
         """Begin a section."""
@@ -51,3 +47,9 @@ class DeviceClock:
             mark.record(torch.cuda.current_stream(device))
             marks.append(mark)
         return marks
+
+
+def clock_of(devices: Iterable[torch.device]) -> DeviceClock | None:
+    """A clock for those devices that have one; None if none has."""
+    timed = [device for device in dict.fromkeys(devices) if device.type == "cuda"]
+    return DeviceClock(timed) if timed else None

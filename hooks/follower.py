@@ -196,7 +196,9 @@ class Follower:
 
     def _second_moments(self) -> list[SecondMoment | None]:
         moved, (at, parameters, groups, states) = self.moved, self._due
-        found = moved.adapter.second_moments(moved.optimizer, states.now(), groups)
+        found = moved.adapter.second_moments(
+            moved.optimizer, states.now(), groups, states.counts
+        )
         if self._is_sharded:
             found = [
                 moment and moment._replace(v=_here(moment.v, parameter))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +13,17 @@ import torch
 from dynoscope.measurement import GroupState, OptimizerInfo
 from dynoscope.metrics.sums import SecondMoment, read_later
 
-__all__ = ["Adapter", "Group", "State", "Theory", "box_limit", "capture"]
+__all__ = [
+    "Adapter",
+    "Group",
+    "State",
+    "Theory",
+    "as_number",
+    "box_limit",
+    "capture",
+]
+
+_GRADIENT: Final[Callable[[Any], torch.Tensor | None]] = operator.attrgetter("grad")
 
 Group: TypeAlias = Mapping[str, Any]
 State: TypeAlias = Mapping[str, Any]
@@ -91,8 +102,8 @@ class Adapter:
     ) -> list[torch.Tensor | None]:
         """Their gradients of now, which a step in between does not change."""
         grads = [
-            g.detach().to_dense() if g is not None and g.is_sparse else g
-            for g in (parameter.grad for parameter in parameters)
+            g if g is None or not g.is_sparse else g.detach().to_dense()
+            for g in map(_GRADIENT, parameters)
         ]
         if self.spares_gradients:
             return grads
@@ -100,8 +111,7 @@ class Adapter:
 
     def momenta(self, states: Sequence[State]) -> list[torch.Tensor | None]:
         """The momenta in these states; None where there is none (yet)."""
-        key = self.momentum_key
-        found = [state.get(key) for state in states]
+        found = map(operator.methodcaller("get", self.momentum_key), states)
         return [m if isinstance(m, torch.Tensor) else None for m in found]
 
     def second_moments(
@@ -109,6 +119,7 @@ class Adapter:
         optimizer: torch.optim.Optimizer,
         states: Sequence[State],
         groups: Sequence[int],
+        counts: Callable[[], Sequence[Any]],
     ) -> list[SecondMoment | None]:
         """What the step has just divided the momenta by, if anything.
 
@@ -116,6 +127,7 @@ class Adapter:
             optimizer: whose step it was.
             states: its states of some parameters.
             groups: index of the group that each of them is in.
+            counts: gives the steps that they say were taken; see `States.counts`.
         """
         if not self.second_moment_keys:
             return [None] * len(states)
@@ -123,11 +135,9 @@ class Adapter:
         for key in reversed(self.second_moment_keys):
             pairs = zip(states, squares, strict=True)
             squares = [state.get(key, v) for state, v in pairs]
-        counts: list[Any] = [_UNBIASED] * len(states)
-        if self.bias_corrected:
-            counts = [_cheap(state.get("step")) for state in states]
+        taken = counts() if self.bias_corrected else [_UNBIASED] * len(states)
         # Counts of one step are alike, as a rule; tensors on accelerators differ.
-        keys: list[tuple[int, Any]] = [*zip(groups, counts, strict=True)]
+        keys: list[tuple[int, Any]] = [*zip(groups, taken, strict=True)]
         scalings: dict[tuple[int, Any], tuple[float | torch.Tensor, float]] = {}
         used = {k for k, v in zip(keys, squares, strict=True) if v is not None}
         for group, count in used:
@@ -146,16 +156,17 @@ _UNBIASED: Final = object()
 def _correction(settings: Group, count: Any) -> float | torch.Tensor:
     """Root of Adam's bias correction; steps are counted per tensor or per group."""
     counts = (count, settings.get("step"), settings.get("k"))
-    count = _cheap(next((count for count in counts if count is not None), _UNBIASED))
+    count = as_number(next((count for count in counts if count is not None), _UNBIASED))
     if count is _UNBIASED:
         return 1.0
     correction: float | torch.Tensor = (
-        1 - _cheap(settings["betas"][1]) ** count
+        1 - as_number(settings["betas"][1]) ** count
     ) ** 0.5
     return correction
 
 
-def _cheap(number: Any) -> Any:
+def as_number(number: Any) -> Any:
+    """Out of its tensor, unless that would mean waiting."""
     if isinstance(number, torch.Tensor) and number.is_cpu:
         return number.item()
     return number
@@ -202,6 +213,8 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
 def _kept(value: Any) -> float | Callable[[], float]:
     if type(value) is float:
         return value
+    if value is None:
+        return math.nan
     if isinstance(value, torch.Tensor):
         return read_later(value)
     return float(value) if isinstance(value, numbers.Real) else math.nan
@@ -213,7 +226,7 @@ def _read(number: float | Callable[[], float]) -> float:
 
 def box_limit(group: Group) -> float:
     """1 / weight_decay; infinite without, or if reading it would mean waiting."""
-    decay = _cheap(group.get("weight_decay", 0.0))
+    decay = as_number(group.get("weight_decay", 0.0))
     if isinstance(decay, torch.Tensor) or not decay > 0:
         return math.inf
     return float(1 / decay)

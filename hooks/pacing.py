@@ -9,7 +9,7 @@ import torch
 
 from dynoscope.hooks.tracing import untraced, untraced_within
 from dynoscope.measurement import Work
-from dynoscope.schedule import JUMP, Budget, Schedule
+from dynoscope.schedule import JUMP, Budget, EveryNth, Schedule
 
 __all__ = ["Pacing"]
 
@@ -40,6 +40,7 @@ class Pacing:
     ) -> None:
         self._optimizers, self._clock = list(optimizers), clock
         self._budget = schedule if isinstance(schedule, Budget) else None
+        self._interval = schedule.interval if isinstance(schedule, EveryNth) else None
         self._schedule = untraced_within(schedule) if self._budget is None else schedule
         self._rates: list[Any] = []
         self._are_plain = False  # numbers, not tensors that may be written into
@@ -54,6 +55,8 @@ class Pacing:
     def is_due(self, step: int) -> bool:
         """Whether to measure the round with this number, which is about to begin."""
         # This runs at every step: where nothing has changed it must end soon.
+        if self._interval is not None:
+            return step % self._interval == 0
         due = self._schedule(step)
         if self._budget is None:
             return due

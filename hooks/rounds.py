@@ -22,6 +22,7 @@ class Round:
     Attributes:
         measured: per optimizer that was measured, the number of its own step; None
             where this round is not measured.
+        due: whether it is to be measured, and has not been begun.
         stepped: optimizers that have stepped, one bit each.
         counting: whether histograms are taken.
         turn: whose turn it is, where layers take turns.
@@ -29,6 +30,7 @@ class Round:
     """
 
     measured: dict[int, int] | None = None
+    due: bool = False
     stepped: int = 0
     counting: bool = False
     turn: int = 0

@@ -54,7 +54,7 @@ class Moved:
         layers: where its layers stand among all.
         parameters: these layers' tensors.
         everything: all parameters of its groups, as they were when this was found.
-        kinds: of `parameters`, how their data lay then.
+        kinds: of `parameters`, how their data lay then; see `_kinds`.
     """
 
     optimizer: torch.optim.Optimizer
@@ -74,7 +74,7 @@ class Moved:
         return (
             len(now) == len(known)
             and all(map(operator.is_, now, known))
-            and kinds_of(self.parameters) == self.kinds
+            and _kinds(self.parameters) == self.kinds
         )
 
 
@@ -188,7 +188,7 @@ def _watched(
                 mine,
                 own,
                 _parameters_of(optimizer),
-                kinds_of(own),
+                _kinds(own),
             )
         )
         for i in mine:
@@ -242,6 +242,10 @@ def _listed(one_or_more: Any) -> list[Any]:
 def _parameters_of(optimizer: torch.optim.Optimizer) -> tuple[nn.Parameter, ...]:
     groups = map(operator.itemgetter("params"), optimizer.param_groups)
     return tuple(itertools.chain.from_iterable(groups))
+
+
+def _kinds(parameters: Sequence[nn.Parameter]) -> list[Any]:
+    return [*kinds_of(parameters), *map(torch.Tensor.numel, parameters)]
 
 
 def _group_of_each(optimizers: Sequence[torch.optim.Optimizer]) -> dict[int, int]:

@@ -1,17 +1,16 @@
 """The two hooks around each optimizer's step."""
 
-import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from dynoscope.hooks.changes import in_words
 from dynoscope.hooks.closure import Arguments, notifying
-from dynoscope.hooks.device_clock import DeviceClock
+from dynoscope.hooks.device_clock import DeviceClock, clock_of
 from dynoscope.hooks.follower import Follower, followers_of, is_nested_step
 from dynoscope.hooks.graphs import CAPTURED, is_capturing
 from dynoscope.hooks.pacing import Pacing
@@ -27,6 +26,9 @@ from dynoscope.metrics.sums import Counted, GroupError
 from dynoscope.schedule import Schedule, log_spaced
 
 __all__ = ["Watcher"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 PATIENCE: Final = 3
 """Measurements that fail in a row before no more are taken."""
@@ -71,9 +73,10 @@ class Watcher:
         self._adopt(find())
         count = len(self.watched.optimizers)
         self._pacing = Pacing(schedule, [m.optimizer for m in self.watched.optimizers])
-        self._depths, self._own_steps = [0] * count, [0] * count
+        self._depths, self._own_steps, self._first_steps = (
+            [0] * count for _ in range(3)
+        )
         self._everyone = (1 << count) - 1
-        self._first_steps = [0] * count
         self._round: Round | None = None
         self._failed = self._is_off = False
 
@@ -127,16 +130,17 @@ class Watcher:
 
     def _finish(self, last: Round) -> None:
         """End the last round, and say what scalers have come to after it."""
-        if last.stepped:
-            if self.processes.sharded:  # the others may be gone
-                self.step += 1
-                self.skipped += bool(last.measured)
-            else:
-                self._end_round(last)
-        with self._measuring(last):
-            scalers = tuple(each.scaling.read_last() for each in self._followers)
-            if any(scalers):
-                self._sink.put(only_scalers(self.watched.subject, self.step, scalers))
+        if last.stepped and self.processes.sharded:  # the others may be gone
+            self.step += 1
+            self.skipped += bool(last.measured)
+        elif last.stepped:
+            self._end_round(last)
+        self._timed(last, self._put_scalers)
+
+    def _put_scalers(self) -> None:
+        scalers = tuple(each.scaling.read_last() for each in self._followers)
+        if any(scalers):
+            self._sink.put(only_scalers(self.watched.subject, self.step, scalers))
 
     @untraced
     def _before(
@@ -147,7 +151,7 @@ class Watcher:
             return None
         self._depths[part] = 1
         current = self._round_of(part)
-        if current.measured is None:
+        if current.measured is None and not current.due:
             return None
         return self._take_before(part, current, args, kwargs)
 
@@ -155,22 +159,25 @@ class Watcher:
     def _take_before(
         self, part: int, current: Round, args: Any, kwargs: Any
     ) -> Arguments | None:
-        take, changed = self._followers[part], None
-        with self._measuring(current):
-            evaluated = functools.partial(self._at_gradients, take, current)
-            changed = notifying((args, kwargs), evaluated)
-            late = changed is not None
-            take.before(late, current.turn, count=current.counting, failed=self._failed)
+        if current.due:
+            self._open(current)
+            if current.measured is None:
+                return None
+        take, count = self._followers[part], current.counting
+        notify = functools.partial(self._at_gradients, take, current)
+        changed = self._timed(current, notifying, (args, kwargs), notify)
+        late, turn, failed = changed is not None, current.turn, self._failed
+        self._timed(current, take.before, late, turn, count=count, failed=failed)
         return changed
 
     def _at_gradients(self, take: Follower, current: Round, again: bool) -> None:
         """Inside a step whose closure has computed gradients, or is to do so again."""
         if self._round is current and current.measured is not None:
-            with self._measuring(current):
-                if again:
-                    take.keep_gradients()
-                else:
-                    take.at_gradients(count=current.counting, failed=self._failed)
+            if again:
+                self._timed(current, take.keep_gradients)
+            else:
+                count, failed = current.counting, self._failed
+                self._timed(current, take.at_gradients, count=count, failed=failed)
 
     @untraced
     def _after(
@@ -193,24 +200,25 @@ class Watcher:
 
     @untraced_within
     def _take_after(self, part: int, current: Round) -> None:
-        with self._measuring(current):
-            self._followers[part].after(failed=self._failed)
+        self._timed(current, self._followers[part].after, failed=self._failed)
         if current.measured is not None:
             current.measured[part] = self._own_steps[part]
 
-    @contextlib.contextmanager
-    def _measuring(self, current: Round) -> Iterator[None]:
+    def _timed(
+        self, current: Round, work: Callable[_P, _T], *args: _P.args, **kw: _P.kwargs
+    ) -> _T | None:
         """Take the time; an error costs the round's measurement, not the training."""
-        start = time.perf_counter()
+        start, clock, found = time.perf_counter(), self._clock, None
         try:
-            if self._clock:
-                self._clock.start()
-            yield
-            if self._clock:
-                self._clock.stop()
+            if clock is not None:
+                clock.start()
+            found = work(*args, **kw)
+            if clock is not None:
+                clock.stop()
         except Exception as error:
             self._stumble(current, error)
         current.seconds += time.perf_counter() - start
+        return found
 
     def _stumble(self, current: Round, error: Exception) -> None:
         if self.processes.sharded and not isinstance(error, GroupError):
@@ -236,32 +244,25 @@ class Watcher:
                 return current
         self._round = opened = Round()
         try:
-            due = self._pacing.is_due(self.step)
+            opened.due = self._pacing.is_due(self.step) and bool(self._followers)
         except Exception as error:
             self._stumble(opened, error)
-            return opened
-        if due:
-            self._open(opened)
         return opened
 
-    @untraced_within
     def _open(self, opened: Round) -> None:
         """Measure a round that is due, if it can be."""
-        if not self._followers:
-            return
+        opened.due = False
         if is_capturing():
             self._sink.note(CAPTURED)
         # Whether there is room, the first process alone can tell: see `_is_wanted`.
         elif self._is_off or not (self.processes.sharded or self._sink.has_room()):
             self.skipped += 1
         else:
-            with self._measuring(opened):
-                self._begin(opened)
+            self._timed(opened, self._begin, opened)
 
     def _begin(self, opened: Round) -> None:
-        opened.measured = {}
+        opened.measured, opened.turn = {}, self._turns.at(self.step)
         opened.counting = self._histograms and self._histogram_due(self.step)
-        opened.turn = self._turns.at(self.step)
         if self.processes.group is not None and not self.processes.sharded:
             self.watched.refuse_late_shards()
         if not all(follower.is_current() for follower in self._followers):
@@ -276,15 +277,14 @@ class Watcher:
 
     @untraced_within
     def _put(self, ended: Round, step: int) -> None:
-        with self._measuring(ended):
-            self._ship(ended, step)
+        self._timed(ended, self._ship, ended, step)
 
     def _ship(self, ended: Round, step: int) -> None:
         start = time.perf_counter()
         kernel, counted = self._kernel, self._counted(ended)
         wish = self._pacing.interval if self.processes.sharded else 1
         fetch = kernel.ship(failed=self._failed, wish=wish)
-        device = self._clock.read()
+        device = 0.0 if self._clock is None else self._clock.read()
         if self._is_wanted():
             subject, followers = self.watched.subject, self._followers
             measurement = measurement_of(
@@ -333,11 +333,11 @@ class Watcher:
         layers = watched.subject.layers
         self.processes.check(watched.parameters, [layer.name for layer in layers])
         self._followers: list[Follower] = []
-        self._clock = DeviceClock(())
+        self._clock: DeviceClock | None = None
         if self.processes.measures:
             sharing = self.processes.sharing
             self._kernel, self._followers = followers_of(watched, sharing)
-            self._clock = DeviceClock(p.device for p in watched.parameters)
+            self._clock = clock_of(p.device for p in watched.parameters)
 
     def _renew(self) -> None:
         """Find out anew what is there to measure."""

@@ -29,7 +29,8 @@ class Shipped:
         self, packing: Packing, waits: Sequence[Callable[[], npt.NDArray[Any]]]
     ) -> None:
         self.packing = packing
-        self._waits, self._flats = waits, list[npt.NDArray[Any]]()
+        self._waits = waits
+        self._flats: Sequence[npt.NDArray[Any]] = ()
         self._host: Host | None = None
 
     def __call__(self) -> Host:
@@ -51,7 +52,7 @@ class Shipped:
 
     def settle(self, host: Host) -> None:
         """Take the numbers from who has unpacked them."""
-        self._host, self._waits, self._flats = host, (), []
+        self._host, self._waits, self._flats = host, (), ()
 
 
 def unpack(steps: Sequence[Shipped]) -> None:

@@ -82,6 +82,7 @@ class Addresses:
         """Keep no tensor alive: the training may want its memory back."""
         self._known, self._are_all = [None] * len(self._known), False
 
+    @torch.no_grad()
     def _readable(self, x: Tensor, like: Tensor) -> Tensor:
         """A copy of a dtype, and with an order of elements, that the kernel reads."""
         if x.dtype not in self._codes:

@@ -83,6 +83,7 @@ class Stack:
         buffers = (self._old, self._grad, self._momentum, self._update, self._root)
         self._slots = {id(buffer): self._cut(buffer) for buffer in buffers}
 
+    @torch.no_grad()
     def before(
         self,
         grads: Tensors,
@@ -109,6 +110,7 @@ class Stack:
         if min(limits) < math.inf:
             count_far(weight, self._thresholds(limits), grad, self.sums)
 
+    @torch.no_grad()
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
         old, grad, update = self._old, self._grad, self._update
@@ -209,6 +211,7 @@ class Large:
         self._unit_sums = unit_sums.split(counts, 1)
         self._saved = kept.split(self._cuts)
 
+    @torch.no_grad()
     def before(
         self,
         grads: Tensors,
@@ -252,6 +255,7 @@ class Large:
             if g is not None:
                 torch.dot(m, g, out=out[Sum.MOMENTUM_GRAD])
 
+    @torch.no_grad()
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
         gradients, second = self._pieces(grads[0]), seconds[0]

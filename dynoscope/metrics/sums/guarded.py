@@ -80,6 +80,7 @@ class Guarded:
         self.sums = views[0]
         self._instead = functools.partial(Apart, specs, views, kept)
 
+    @torch.no_grad()
     def before(
         self,
         grads: Tensors,
@@ -98,6 +99,7 @@ class Guarded:
                 raise
             self._block.before(grads, momenta, limits)
 
+    @torch.no_grad()
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
         with self._giving_up():

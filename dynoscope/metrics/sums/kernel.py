@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Kernel"]
 
 
+_T = TypeVar("_T")
+
+
 class _Place(NamedTuple):
     """Where sums are taken, and how; each has a packed tensor of its own."""
 
@@ -39,9 +42,9 @@ _Turn: TypeAlias = tuple[int, int]
 
 
 class _Member(NamedTuple):
-    """A block of a turn, and which of the part's specs it is for."""
+    """A block of a turn, and which of the part's specs it is for; None: all of them."""
 
-    at: list[int]
+    at: list[int] | None
     block: Block
     pack: Pack
 
@@ -101,8 +104,10 @@ class Kernel:
             for group in groups:
                 members = [specs[i] for i in group]
                 block = _block(members, pack, scratch, self._room)
+                places = [at[i] for i in group]
+                count = sum(spec.part == members[0].part for spec in specs)
                 self._turns[members[0].part, members[0].turn].append(
-                    _Member([at[i] for i in group], block, pack)
+                    _Member(None if places == [*range(count)] else places, block, pack)
                 )
             placed.append((pack, [i for group in groups for i in group]))
         self._reduction = (
@@ -121,7 +126,6 @@ class Kernel:
             return self._reduction.nbytes
         return sum(pack.flat.nbytes for pack in self._packs)
 
-    @torch.no_grad()
     def before(
         self,
         grads: Tensors,
@@ -141,10 +145,7 @@ class Kernel:
         self._clear(part, turn)
         for at, block, _ in self._turns[part, turn]:
             block.before(
-                [*map(grads.__getitem__, at)],
-                [*map(momenta.__getitem__, at)],
-                [*map(limits.__getitem__, at)],
-                again=again,
+                _those(grads, at), _those(momenta, at), _those(limits, at), again=again
             )
 
     def _clear(self, part: int, turn: int) -> None:
@@ -157,7 +158,6 @@ class Kernel:
                 pack.clear()
         self._taken.add(part)
 
-    @torch.no_grad()
     def after(
         self,
         grads: Tensors,
@@ -172,14 +172,15 @@ class Kernel:
         """
         members = self._turns[part, turn]
         for at, block, _ in members:
-            block.after([*map(grads.__getitem__, at)], [*map(seconds.__getitem__, at)])
+            block.after(_those(grads, at), _those(seconds, at))
         # Counting costs a pass over everything. Where looking at a number is
         # free, do it only when a sum says that there is something to count.
-        finite = {pack: pack.is_known_finite() for pack in _unsure(members)}
-        for at, block, pack in members:
-            if not (finite[pack] if block.is_finite is None else block.is_finite):
-                now = momenta()
-                block.count([grads[i] for i in at], [now[i] for i in at])
+        doubtful = [member for member in members if not member.block.is_finite]
+        unsure = {pack for _, block, pack in doubtful if block.is_finite is None}
+        finite = {pack for pack in unsure if pack.is_known_finite()}
+        for at, block, pack in doubtful:
+            if block.is_finite is False or pack not in finite:
+                block.count(_those(grads, at), _those(momenta(), at))
 
     def ship(self, *, failed: bool = False, wish: int = 1) -> Callable[[], Host]:
         """Start the copies to the host; give a function that waits for them.
@@ -220,9 +221,8 @@ class Kernel:
         return self._reduction.add_up(counted, failed=failed)
 
 
-def _unsure(members: Sequence[_Member]) -> set[Pack]:
-    """Packs of blocks that do not say by themselves whether they are finite."""
-    return {member.pack for member in members if member.block.is_finite is None}
+def _those(values: Sequence[_T], at: Sequence[int] | None) -> Sequence[_T]:
+    return values if at is None else [*map(values.__getitem__, at)]
 
 
 def _groups(specs: Sequence[Spec]) -> list[list[int]]:

@@ -27,7 +27,6 @@ from dynoscope.metrics.sums.addresses import Addresses
 from dynoscope.metrics.sums.blocks import Views
 from dynoscope.metrics.sums.spec import Spec
 from dynoscope.metrics.sums.tensors import (
-    SecondMoment,
     SecondMoments,
     Tensors,
     count_nonfinite,
@@ -57,7 +56,7 @@ FLAGS: Final = (
 
 _CODES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
-_NO_MOMENT: Final = SecondMoment(torch.empty(0, device="cpu"), 0.0, 0.0)
+_NO_MOMENT: Final = None, 0.0, 0.0
 
 logger = logging.getLogger("dynoscope")
 
@@ -138,11 +137,9 @@ class Native:
 
     def after(self, grads: Tensors, seconds: SecondMoments) -> None:
         """See `Block`."""
-        if any(second is not None for second in seconds):
-            there = [second or _NO_MOMENT for second in seconds]
-            self._settings[:, 2] = [float(second.correction) for second in there]
-            self._settings[:, 3] = [second.eps for second in there]
-        values = [None if second is None else second.v for second in seconds]
+        there = (second or _NO_MOMENT for second in seconds)
+        values, corrections, self._settings[:, 3] = zip(*there, strict=True)
+        self._settings[:, 2] = [*map(float, corrections)]
         finite = self._call("after", self._weights(), grads, "second", values)
         self.is_finite = bool(finite)
         self._inputs["grad"].let_go()

@@ -52,17 +52,17 @@ LONG: Final = 1 << 14
 
 
 _KIND: Final[Sequence[Callable[[Any], Any]]] = (
-    *map(operator.attrgetter, ("dtype", "device", "shape")),
+    *map(operator.attrgetter, ("dtype", "device")),
     Tensor.stride,
 )
 
 
 def kinds_of(tensors: Sequence[Tensor]) -> list[Any]:
-    """How their data lie: equal lists are of tensors that are read in the same way.
+    """How their data lie: of tensors with equal ones, one is read as the other.
 
     It is asked at every measured step: a loop in C for each property, and few objects.
     """
-    return [*itertools.chain.from_iterable(map(of, tensors) for of in _KIND)]
+    return [*itertools.chain.from_iterable([map(of, tensors) for of in _KIND])]
 
 
 def unit_rows(sums: Tensor) -> Tensor:
@@ -148,6 +148,7 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()])
 
 
+@torch.no_grad()
 def count_nonfinite(
     parameters: Tensors, grads: Tensors, momenta: Tensors, sums: Tensor
 ) -> None:
