@@ -62,3 +62,44 @@ def test_a_state_that_is_filled_later_is_seen() -> None:
     parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert torch.equal(states.now()[0]["momentum_buffer"], parameter.grad)
+
+
+@pytest.mark.parametrize("change", [refill, replace_one, forget_one, swap])
+@pytest.mark.parametrize(
+    "kind", [int, torch.float32, torch.float64, torch.int64, torch.bfloat16]
+)
+def test_counts_of_now(
+    kind: type[int] | torch.dtype, change: Callable[[torch.optim.Optimizer], None]
+) -> None:
+    parameters = [torch.nn.Parameter(torch.ones(n)) for n in (2, 3, 4)]
+    optimizer = torch.optim.AdamW(parameters, foreach=False)
+    states = States(optimizer, adapter_for(optimizer), parameters)
+    assert [*states.counts()] == [None, None, None]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    parameters[1].grad = None  # its count stays behind
+
+    def here() -> list[int | None]:
+        found = [optimizer.state.get(p, {}).get("step") for p in parameters]
+        return [None if count is None else int(count) for count in found]
+
+    for state in optimizer.state.values():
+        count = int(state["step"])
+        state["step"] = count if kind is int else torch.tensor(count, dtype=kind)
+    assert [*states.counts()] == here() == [1, 1, 1]
+    for taken in (2, 3):  # in the tensors' own memory
+        for parameter in (parameters[0], parameters[2]):
+            optimizer.state[parameter]["step"] += 1
+        assert [*states.counts()] == here() == [taken, 1, taken]
+    change(optimizer)
+    assert [*states.counts()] == here()
+
+
+def test_counts_that_cannot_be_read_at_once_are_left_as_they_are() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter])
+    count = torch.ones((), device="meta")
+    optimizer.state[parameter] = {"step": count}
+    states = States(optimizer, adapter_for(optimizer), [parameter])
+    assert states.counts()[0] is count
