@@ -1,7 +1,9 @@
-"""Triton's interpreter, and what the suite prints at its end: loops and checks."""
+"""Where tests run, and what the suite prints at its end: loops and checks."""
 
 import os
 import re
+import signal
+import threading
 from typing import Any
 
 import torch
@@ -10,6 +12,10 @@ from tests.conformance.matrix import CHECKS, render
 
 if not torch.cuda.is_available():  # to be set before Triton is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# In the background of a script Ctrl-C is ignored; programs that tests start inherit it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NODE = re.compile(r"tests/conformance/.*::test_(\w+)\[(.*)\]$")
 _MARKS = {"passed": "yes", "skipped": "-", "failed": "NO", "error": "NO"}
