@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,7 @@ class Follower:
 
     Attributes:
         moved: the same.
+        at: where its layers stand among all.
         grads: gradients of the step that is being measured, layer by layer.
         groups: gives each parameter group's hyperparameters at that step.
         limits: half the width of the box that weight decay holds each layer in.
@@ -69,6 +71,7 @@ class Follower:
     ) -> None:
         self.moved, self._kernel, self._part = moved, kernel, part
         self._layers = [subject.layers[i] for i in moved.layers]
+        self.at = np.array(moved.layers, np.intp)
         self._group_of = [layer.group - moved.first_group for layer in self._layers]
         self._is_sharded = any(layout(p) is not None for p in moved.parameters)
         self._count_groups = len(moved.optimizer.param_groups)

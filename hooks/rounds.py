@@ -1,7 +1,6 @@
 """Rounds: the steps of several optimizers that are counted as one."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -65,13 +64,12 @@ def measurement_of(
         device_seconds: what was measured of the device's time meanwhile.
     """
     measured, layers = ended.measured or {}, len(subject.layers)
-    has_grad, limits = [False] * layers, [math.inf] * layers
+    has_grad, limits = np.zeros(layers, bool), np.full(layers, np.inf)
     readers: list[Callable[[], GroupState]] = []
     for part, follower in enumerate(followers):
         if part in measured:
-            for k, at in enumerate(follower.moved.layers):
-                has_grad[at] = follower.grads[k] is not None
-                limits[at] = follower.limits[k]
+            has_grad[follower.at] = [grad is not None for grad in follower.grads]
+            limits[follower.at] = follower.limits
             readers += follower.groups
         else:
             readers += [_unknown] * len(follower.moved.optimizer.param_groups)
@@ -81,8 +79,8 @@ def measurement_of(
         own_steps=tuple(map(measured.get, range(len(followers)))),
         wall_time=time.time(),
         groups=lambda: tuple(read() for read in readers),
-        has_grad=np.array(has_grad),
-        limits=np.array(limits),
+        has_grad=has_grad,
+        limits=limits,
         fetch=fetch,
         nbytes=nbytes + 2 * 8 * BINS * layers * bool(counted),
         hook_seconds=seconds,
