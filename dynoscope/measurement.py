@@ -231,8 +231,7 @@ class Subject:
             yield Part(subject, layers, norms, groups)
 
 
-@dataclasses.dataclass(frozen=True)
-class GroupState:
+class GroupState(NamedTuple):
     """A parameter group's hyperparameters at one step (NaN: it has none).
 
     `lr` is dimensionless; `weight_decay` is as the optimizer takes it. SGD's
@@ -253,8 +252,7 @@ class GroupState:
     maximize: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """A step's packed numbers on the host.
 
     Attributes:
@@ -272,8 +270,7 @@ class Host:
     failed: tuple[int, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One measured optimizer step, on its way to the recorder.
 
     Of several optimizers it is a round: each stepped once at most.

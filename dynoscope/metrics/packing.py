@@ -71,7 +71,8 @@ class Packing:
 
         Args:
             flats: per device, its packed tensor on the host, flat: shape (..., size),
-                of several steps at once where it has further axes.
+                of several steps at once where it has further axes. What is given may
+                lie in them still.
         """
         parts = [self._split(k, flat) for k, flat in enumerate(flats)]
         columns, rows, channels = map(_joined, zip(*parts, strict=True))
@@ -83,7 +84,7 @@ class Packing:
         pieces = Turning(*(columns[..., each, :] for each in UNIT_SUMS))
         turned = [combine_runs(pieces, self._piece_starts)]
         owners = [self._layers]
-        rows = np.take(rows, self._rows, axis=-1)
+        rows = _ordered(rows, self._rows)
         if self._with_rows.size:  # their units are rows, not pieces
             units = Turning(*np.moveaxis(rows, -2, 0))
             turned.append(combine_runs(units, self._row_starts))
@@ -91,7 +92,7 @@ class Packing:
         for layers, whole in zip(owners, turned, strict=True):
             for each, column in zip(UNIT_SUMS, whole, strict=True):
                 sums[..., each, layers] = column
-        return Host(sums, rows, np.take(channels, self._channels, axis=-1))
+        return Host(sums, rows, _ordered(channels, self._channels))
 
     def _split(self, device: int, flat: npt.NDArray[Any]) -> list[FloatArray]:
         shapes = self.shapes(device)
@@ -112,8 +113,15 @@ def _starts(counts: Sequence[int]) -> npt.NDArray[np.intp]:
     return np.cumsum([0, *counts[:-1]], dtype=np.intp)
 
 
-def _gather(counts: Sequence[int], order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Indices that put runs of these lengths into another order."""
+def _ordered(columns: FloatArray, order: npt.NDArray[np.intp] | None) -> FloatArray:
+    return columns if order is None else np.take(columns, order, axis=-1)
+
+
+def _gather(
+    counts: Sequence[int], order: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp] | None:
+    """Indices that put runs of these lengths into another order; None: they are."""
     starts = _starts(counts)
     runs = [np.arange(starts[k], starts[k] + counts[k]) for k in order]
-    return np.concatenate([[], *runs]).astype(np.intp)
+    found = np.concatenate([[], *runs]).astype(np.intp)
+    return None if np.array_equal(found, np.arange(found.size)) else found

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dynoscope.measurement import Host
 from dynoscope.metrics.packing import Packing
 
-__all__ = ["Shipped", "unpack"]
+__all__ = ["Shipped", "stacked", "unpack"]
 
 
 class Shipped:
@@ -23,6 +23,9 @@ class Shipped:
     Args:
         packing: where they lie in the packed tensors.
         waits: per device, waits for its packed tensor, and gives it.
+
+    Attributes:
+        among: once they are in order, steps with a first axis, and which is this one.
     """
 
     def __init__(
@@ -31,13 +34,15 @@ class Shipped:
         self.packing = packing
         self._waits = waits
         self._flats: Sequence[npt.NDArray[Any]] = ()
-        self._host: Host | None = None
+        self.among: tuple[Host, int] | None = None
 
     def __call__(self) -> Host:
         """Wait for the numbers, and put them in order unless that is done."""
-        if self._host is None:
-            self._host = self.packing.unpack(self.wait())
-        return self._host
+        if self.among is None:
+            unpack([self])
+        assert self.among is not None
+        together, at = self.among
+        return Host(together.sums[at], together.rows[at], together.channels[at])
 
     def wait(self) -> Sequence[npt.NDArray[Any]]:
         """Wait for the packed tensors, and give them, per device."""
@@ -45,22 +50,41 @@ class Shipped:
             self._flats = [wait() for wait in self._waits]
         return self._flats
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the numbers are in order."""
-        return self._host is not None
-
-    def settle(self, host: Host) -> None:
-        """Take the numbers from who has unpacked them."""
-        self._host, self._waits, self._flats = host, (), ()
+    def settle(self, together: Host, at: int) -> None:
+        """Take the numbers from who has unpacked them, with those of other steps."""
+        self.among, self._waits, self._flats = (together, at), (), ()
 
 
 def unpack(steps: Sequence[Shipped]) -> None:
     """Unpack consecutive steps, those of one packing together; waits for them."""
-    packed = [step for step in steps if not step.is_settled]
+    packed = [step for step in steps if step.among is None]
     for packing, alike in itertools.groupby(packed, key=lambda s: s.packing):
         together = list(alike)
         flats = zip(*(step.wait() for step in together), strict=True)
         found = packing.unpack([np.stack(flat) for flat in flats])
-        for k, step in enumerate(together):
-            step.settle(Host(found.sums[k], found.rows[k], found.channels[k]))
+        for at, step in enumerate(together):
+            step.settle(found, at)
+
+
+def stacked(steps: Sequence[Callable[[], Host]]) -> Host:
+    """Numbers of some steps, with a first axis of steps; waits for them.
+
+    Of consecutive steps that were unpacked together they are not copied.
+    """
+    among = [step.among for step in steps if isinstance(step, Shipped)]
+    known = [place for place in among if place is not None]
+    if len(known) == len(steps):
+        together, first = known[0]
+        if all(
+            host is together and at == first + k for k, (host, at) in enumerate(known)
+        ):
+            here = slice(first, first + len(steps))
+            return Host(
+                together.sums[here], together.rows[here], together.channels[here]
+            )
+    hosts = [step() for step in steps]
+    return Host(
+        np.stack([host.sums for host in hosts]),
+        np.stack([host.rows for host in hosts]),
+        np.stack([host.channels for host in hosts]),
+    )

@@ -60,7 +60,7 @@ class TableBuilder:
     def build(self, batch: Sequence[Measurement]) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measurements, in their order."""
         split = zip(self._parts, self._splitter.split(batch), strict=True)
-        tables = _joined([part.build(steps) for part, steps in split if steps])
+        tables = _joined([part.build(seen) for part, seen in split if seen is not None])
         if any(measurement.histograms is not None for measurement in batch):
             tables |= self._sections.attempt(
                 "histograms", lambda: self._histograms(batch)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.measurement import FloatArray, Subject
+from dynoscope.recorder.settings import Settings
 
 __all__ = ["Imposed"]
 
@@ -28,14 +29,14 @@ class Imposed:
 
     def columns(
         self,
-        groups: list[tuple[GroupState, ...]],
+        settings: Settings,
         weight_norm: FloatArray,
         predicted: dict[str, FloatArray],
     ) -> dict[str, FloatArray]:
         """Put what is imposed in the place of what was predicted.
 
         Args:
-            groups: per step, the state of each parameter group.
+            settings: of each parameter group.
             weight_norm: norms before each step, shape (steps, layers).
             predicted: `pred_*` and `traj_*` columns and what goes with them, of
                 that shape; they are changed.
@@ -46,8 +47,7 @@ class Imposed:
         members = self._members
         if not members.size:
             return predicted
-        rotation = np.array([[state.rotation for state in step] for step in groups])
-        angle = rotation[:, self._group]
+        angle = settings["rotation"][:, self._group]
         for row in weight_norm[:, members]:
             self._norm = np.where(np.isnan(self._norm), row, self._norm)
         norm = np.where(np.isnan(angle), np.nan, self._norm)

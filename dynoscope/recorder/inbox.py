@@ -1,7 +1,6 @@
 """What waits for the writer's thread, and how much memory that takes."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
@@ -82,8 +81,7 @@ def landed(measurement: Measurement) -> Measurement:
     else:
         fetch = _giving(fetch())
     counts = measurement.histograms and measurement.histograms()
-    return dataclasses.replace(
-        measurement,
+    return measurement._replace(
         fetch=fetch,
         groups=_giving(groups),
         histograms=None if counts is None else _giving(counts),

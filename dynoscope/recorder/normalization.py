@@ -1,14 +1,15 @@
 """Rows of the `normalization` table: momentum tracing, layer by layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynoscope.measurement import FloatArray, GroupState, Host, Subject
+from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.normalization import COMPANIONS, COUNTS, MomentumTracer
+from dynoscope.recorder.settings import Settings
 from dynoscope.theory import DECOUPLED
 
 __all__ = ["ChannelRows"]
@@ -62,12 +63,25 @@ class ChannelRows:
     def columns(
         self,
         steps: npt.NDArray[np.int64],
-        hosts: Sequence[Host],
-        groups: Sequence[tuple[GroupState, ...]],
+        channels: FloatArray,
+        settings: Settings,
     ) -> dict[str, Any]:
-        """Columns of the table for consecutive measured steps."""
-        gradient, weight, update = np.stack([h.channels for h in hosts], axis=1)
-        lr, weight_decay, beta = self._settings(groups)
+        """Columns of the table for consecutive measured steps.
+
+        Args:
+            steps: their numbers.
+            channels: shape (steps, len(CHANNEL_QUANTITIES), channels), float64.
+            settings: of each parameter group.
+        """
+        gradient, weight, update = channels.transpose(1, 0, 2)
+        # Each is of shape (steps, channels), or (steps, 1) if they are of one group.
+        beta = np.where(
+            np.isnan(settings["beta2"]), settings["momentum"], settings["beta2"]
+        )
+        lr, weight_decay, beta = (
+            given[:, self._group]
+            for given in (settings["lr"], settings["weight_decay"], beta)
+        )
         decay = np.where(self._decoupled[self._group], lr * weight_decay, 0.0)
         masks, silent = self._tracer.update(
             steps, gradient, weight, update, lr=lr, decay=decay, beta=beta
@@ -80,8 +94,8 @@ class ChannelRows:
         self._measured += len(steps)
         return {
             "step": np.repeat(steps, len(self._sizes)),
-            "layer": pa.concat_arrays([self._names] * len(hosts)),
-            "channels": np.tile(self._sizes, len(hosts)),
+            "layer": pa.concat_arrays([self._names] * len(steps)),
+            "channels": np.tile(self._sizes, len(steps)),
             **{name: self._count(masks[name]) for name in COUNTS},
             **self._companions(weight, update + decay * weight),
         }
@@ -90,20 +104,6 @@ class ChannelRows:
         self, channels: npt.NDArray[np.int64]
     ) -> list[npt.NDArray[np.int64]]:
         return np.split(channels, self._starts[1:])
-
-    def _settings(self, groups: Sequence[tuple[GroupState, ...]]) -> list[FloatArray]:
-        """Learning rate, weight decay and averaging coefficient of the channels.
-
-        Each is of shape (steps, channels), or (steps, 1) if they are of one group.
-        """
-        of_groups = [
-            [
-                (s.lr, s.weight_decay, s.momentum if np.isnan(s.beta2) else s.beta2)
-                for s in states
-            ]
-            for states in groups
-        ]
-        return list(np.moveaxis(np.array(of_groups), -1, 0)[..., self._group])
 
     def _count(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
         return np.add.reduceat(mask, self._starts, axis=-1, dtype=np.int32)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from dynoscope.measurement import FloatArray, GroupState, Subject
 from dynoscope.metrics.derive import LAYER_METRICS, LayerSums, sums_of
+from dynoscope.recorder.settings import Settings
 from dynoscope.schema import TABLES
 from dynoscope.schema.pivot import pivot
 
@@ -52,13 +53,13 @@ class RecordedSteps(NamedTuple):
     Attributes:
         steps: numbers of the rounds, shape (steps,).
         own_steps: numbers of the optimizer's own steps, shape (steps,).
-        groups: per step, the state of each of its parameter groups.
+        settings: of its parameter groups.
         sums: of its layers, shape (steps, layers), rounded to float32 here and there.
     """
 
     steps: npt.NDArray[np.int64]
     own_steps: npt.NDArray[np.int64]
-    groups: list[tuple[GroupState, ...]]
+    settings: Settings
     sums: LayerSums
 
 
@@ -85,7 +86,7 @@ def steps_in(
     return RecordedSteps(
         steps.astype(np.int64),
         groups["own_step"][:, 0].astype(np.int64),
-        _states(groups),
+        Settings(_states(groups)),
         sums_of(metrics, np.broadcast_to(numel, (len(steps), len(numel)))),
     )
 

@@ -1,23 +1,14 @@
 """Predictions for every layer and step, from the hyperparameters in force."""
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any, Final
-
 import numpy as np
 
 from dynoscope import theory
 from dynoscope.errors import TheoryError
-from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.measurement import FloatArray, Subject
 from dynoscope.recorder.means import RunningMean
+from dynoscope.recorder.settings import Settings
 
-__all__ = ["Predictor", "hyperparameters"]
-
-_HYPERPARAMETERS: Final = [
-    field.name
-    for field in dataclasses.fields(GroupState)
-    if field.name not in ("rotation", "maximize")
-]
+__all__ = ["Predictor"]
 
 
 class Predictor:
@@ -39,12 +30,12 @@ class Predictor:
         self._unpredicted: set[int] = set()
 
     def predict(
-        self, groups: list[tuple[GroupState, ...]], effective_grad_sq: FloatArray
+        self, settings: Settings, effective_grad_sq: FloatArray
     ) -> dict[str, FloatArray]:
         """Predict for a batch of consecutive measured steps.
 
         Args:
-            groups: per step, the state of each parameter group.
+            settings: of each parameter group.
             effective_grad_sq: ||g||^2 ||w||^2, shape (steps, layers), float64.
 
         Returns:
@@ -55,8 +46,7 @@ class Predictor:
         shape = effective_grad_sq.shape
         columns = {name: np.full(shape, np.nan) for name in theory.Equilibrium._fields}
         for index, members in enumerate(self._members):
-            states = [step[index] for step in groups]
-            self._predict_group(index, members, states, means, columns)
+            self._predict_group(index, members, settings, means, columns)
         self._share(means, columns)
         return {f"pred_{name}": column for name, column in columns.items()}
 
@@ -64,7 +54,7 @@ class Predictor:
         self,
         index: int,
         members: np.ndarray,
-        states: list[GroupState],
+        settings: Settings,
         means: FloatArray,
         columns: dict[str, FloatArray],
     ) -> None:
@@ -76,7 +66,7 @@ class Predictor:
                 kind,
                 numel=self._numel[members],
                 effective_grad_sq=means[:, members],
-                **hyperparameters(states),
+                **settings.of_group(index),
             )
         except TheoryError as error:
             # Once a group: the error may name a learning rate that changes every step.
@@ -104,16 +94,3 @@ class Predictor:
         grows = np.isinf(norm[:, sharing])
         norm[:, sharing] *= np.sqrt(np.where(grows, 1.0, share))
         rms[:, sharing] *= np.sqrt(share)
-
-
-def hyperparameters(states: Sequence[GroupState]) -> dict[str, Any]:
-    """Arguments of `theory.equilibrium` for one group's states, a row a step."""
-    column: dict[str, Any] = {
-        name: np.array([[getattr(state, name)] for state in states])
-        for name in _HYPERPARAMETERS
-    }
-    # NaN stands for what this optimizer does not have.
-    betas = column.pop("beta1"), column.pop("beta2")
-    column["betas"] = None if np.isnan(betas).any() else betas
-    column["momentum"] = np.nan_to_num(column["momentum"])
-    return column

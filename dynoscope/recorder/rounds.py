@@ -6,36 +6,31 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dynoscope.measurement import (
-    FloatArray,
-    GroupState,
-    Host,
-    Measurement,
-    Part,
-    Subject,
-)
+from dynoscope.measurement import FloatArray, Host, Measurement, Part, Subject
+from dynoscope.metrics.shipping import stacked
+from dynoscope.recorder.settings import Settings
 
 __all__ = ["Observed", "Splitter"]
 
 
 class Observed(NamedTuple):
-    """A measured step of one optimizer; see `Measurement`.
+    """Consecutive measured steps of one optimizer; see `Measurement`.
 
     Attributes:
-        step: number of the round.
-        own_step: number of the optimizer's own step.
-        wall_time: seconds since the epoch, when the round ended.
-        host: sums of its layers.
-        groups: hyperparameters of its parameter groups.
-        has_grad: per layer, whether it had a gradient.
-        limits: per layer, 1 / weight_decay where that is decoupled, else inf.
+        rounds: numbers of the rounds, shape (steps,).
+        steps: numbers of the optimizer's own steps, shape (steps,).
+        wall_times: seconds since the epoch, when each round ended.
+        host: sums of its layers, with a first axis of steps; not to be written to.
+        settings: hyperparameters of its parameter groups.
+        has_grad: whether a layer had a gradient, shape (steps, layers).
+        limits: 1 / weight_decay where that is decoupled, else inf, the same shape.
     """
 
-    step: int
-    own_step: int
-    wall_time: float
+    rounds: npt.NDArray[np.int64]
+    steps: npt.NDArray[np.int64]
+    wall_times: FloatArray
     host: Host
-    groups: tuple[GroupState, ...]
+    settings: Settings
     has_grad: npt.NDArray[np.bool_]
     limits: FloatArray
 
@@ -65,42 +60,38 @@ class Splitter:
             [norm.channels for norm in subject.normalization],
         )
 
-    def split(self, batch: Sequence[Measurement]) -> list[list[Observed]]:
+    def split(self, batch: Sequence[Measurement]) -> list[Observed | None]:
         """Per part, its measured steps in their order; waits for the numbers."""
-        found: list[list[Observed]] = [[] for _ in self.parts]
-        for measurement in batch:
-            host, groups = measurement.fetch(), measurement.groups()
-            for index, (turn, optimizer) in enumerate(self._turns):
-                own_step = measurement.own_steps[optimizer]
-                if own_step is not None and measurement.turn == turn:
-                    found[index].append(
-                        self._observed(index, own_step, measurement, host, groups)
-                    )
-        return found
+        return [self._observed(index, batch) for index in range(len(self.parts))]
 
-    def _observed(
-        self,
-        index: int,
-        own_step: int,
-        measurement: Measurement,
-        host: Host,
-        groups: tuple[GroupState, ...],
-    ) -> Observed:
-        part = self.parts[index]
+    def _observed(self, index: int, batch: Sequence[Measurement]) -> Observed | None:
+        """The steps of a part, None if there are none."""
+        part, (turn, optimizer) = self.parts[index], self._turns[index]
+        mine = [
+            measurement
+            for measurement in batch
+            if measurement.turn == turn and measurement.own_steps[optimizer] is not None
+        ]
+        if not mine:
+            return None
+        host = stacked([measurement.fetch for measurement in mine])
+        has_grad = np.array([measurement.has_grad for measurement in mine])
+        limits = np.array([measurement.limits for measurement in mine])
         if len(self.parts) > 1:
             host = Host(
-                host.sums[:, part.layers],
-                host.rows[:, self._rows[index]],
-                host.channels[:, self._channels[index]],
+                host.sums[..., part.layers],
+                host.rows[..., self._rows[index]],
+                host.channels[..., self._channels[index]],
             )
+            has_grad, limits = has_grad[:, part.layers], limits[:, part.layers]
         return Observed(
-            measurement.step,
-            own_step,
-            measurement.wall_time,
+            np.array([measurement.step for measurement in mine]),
+            np.array([measurement.own_steps[optimizer] for measurement in mine]),
+            np.array([measurement.wall_time for measurement in mine]),
             host,
-            groups[part.groups],
-            measurement.has_grad[part.layers],
-            measurement.limits[part.layers],
+            Settings([measurement.groups()[part.groups] for measurement in mine]),
+            has_grad,
+            limits,
         )
 
 

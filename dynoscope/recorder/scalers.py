@@ -1,7 +1,6 @@
 """Steps that a gradient scaler has called off, and the scale it was at."""
 
 import collections
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -92,7 +91,7 @@ class Scalers:
         counts = measurement.histograms
         if off and counts is not None:
             counts = _without(counts, measurement.subject, off)
-        return dataclasses.replace(measurement, own_steps=own_steps, histograms=counts)
+        return measurement._replace(own_steps=own_steps, histograms=counts)
 
 
 class _Scaler:

@@ -4,11 +4,11 @@ import numpy as np
 
 from dynoscope import theory
 from dynoscope.errors import TheoryError
-from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.derive import LayerSums
 from dynoscope.metrics.sensitivity import radial_part
 from dynoscope.recorder.means import RunningMean
-from dynoscope.recorder.predictions import hyperparameters
+from dynoscope.recorder.settings import Settings
 
 __all__ = ["EFFECTIVE_PREDICTIONS", "Sensitivity"]
 
@@ -29,13 +29,11 @@ class Sensitivity:
         self._group = np.array([layer.group for layer in subject.layers])
         self._means = RunningMean(4, self._numel.size)
 
-    def columns(
-        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
-    ) -> dict[str, FloatArray]:
+    def columns(self, settings: Settings, sums: LayerSums) -> dict[str, FloatArray]:
         """Take a batch of consecutive measured steps.
 
         Args:
-            groups: per step, the state of each parameter group.
+            settings: of each parameter group.
             sums: of the layers, shape (steps, layers).
 
         Returns:
@@ -48,7 +46,7 @@ class Sensitivity:
         for index, kind in enumerate(self._kinds):
             at = np.flatnonzero(self._group == index)
             beta1, beta2, decay[:, at] = (
-                np.array([[getattr(step[index], name)] for step in groups])
+                settings[name][:, index : index + 1]
                 for name in ("beta1", "beta2", "weight_decay")
             )
             radial[:, at] = radial_part(kind, sums.of_layers(at), beta1, beta2)
@@ -58,12 +56,10 @@ class Sensitivity:
         effective = theory.scale_sensitivity.effective_weight_decay(
             decay, means[:, 0], means[:, 1]
         )
-        return {"effective_weight_decay": effective, **self._predict(groups, means)}
+        return {"effective_weight_decay": effective, **self._predict(settings, means)}
 
-    def _predict(
-        self, groups: list[tuple[GroupState, ...]], means: FloatArray
-    ) -> dict[str, FloatArray]:
-        shape = len(groups), self._numel.size
+    def _predict(self, settings: Settings, means: FloatArray) -> dict[str, FloatArray]:
+        shape = len(means), self._numel.size
         columns = {name: np.full(shape, np.nan) for name in EFFECTIVE_PREDICTIONS}
         for index, kind in enumerate(self._kinds):
             at = np.flatnonzero(self._group == index)
@@ -80,7 +76,7 @@ class Sensitivity:
                     weight_sq=weight_sq,
                     effective_grad_sq=effective_grad_sq,
                     scaled_grad_sq=scaled_grad_sq if kind == "adamw" else None,
-                    **hyperparameters([step[index] for step in groups]),
+                    **settings.of_group(index),
                 )
             except TheoryError:
                 continue  # the plain prediction fails likewise, and says so

@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynoscope.measurement import (
-    FloatArray,
-    GroupState,
-    Host,
-    Layer,
-    Rows,
-    Subject,
-)
+from dynoscope.measurement import FloatArray, Layer, Rows, Subject
 from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
@@ -29,6 +22,7 @@ from dynoscope.recorder.predictions import Predictor
 from dynoscope.recorder.rounds import Observed
 from dynoscope.recorder.sections import Sections
 from dynoscope.recorder.sensitivity import Sensitivity
+from dynoscope.recorder.settings import Settings
 from dynoscope.recorder.trajectories import Trajectories
 from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
@@ -80,7 +74,7 @@ class PartTables:
         """Let predictions follow steps that a run holds; see `TableBuilder.follow`."""
         recorded = steps_in(tables, self._subject, self._first_group)
         if len(recorded.steps):
-            self._predicted(recorded.own_steps, recorded.groups, recorded.sums)
+            self._predicted(recorded.own_steps, recorded.settings, recorded.sums)
         silence = last_silence(tables, self._subject, recorded)
         if silence is not None:
             self._channels.restore(*silence)
@@ -92,108 +86,89 @@ class PartTables:
         last = self._silence({self._unkept: self._channels.silent})
         return {"silence": arrays("silence", last)}
 
-    def build(self, batch: Sequence[Observed]) -> dict[str, list[pa.Array]]:
+    def build(self, seen: Observed) -> dict[str, list[pa.Array]]:
         """Rows of every table for consecutive measured steps, in their order."""
-        rounds = np.array([seen.step for seen in batch])
-        steps = np.array([seen.own_step for seen in batch])
-        hosts = [seen.host for seen in batch]
-        groups = [seen.groups for seen in batch]
         tables = {
-            "layers": arrays("layers", self._layers(rounds, steps, batch, groups)),
-            "groups": arrays("groups", self._groups(rounds, steps, groups)),
+            "layers": arrays("layers", self._layers(seen)),
+            "groups": arrays("groups", self._groups(seen)),
         }
         if self._with_rows:
             tables |= self._sections.attempt(
-                "neurons",
-                lambda: {"neurons": arrays("neurons", self._neurons(rounds, hosts))},
+                "neurons", lambda: {"neurons": arrays("neurons", self._neurons(seen))}
             )
         if self._subject.normalization:
             tables |= self._sections.attempt(
-                "normalization",
-                lambda: self._normalization(rounds, steps, hosts, groups),
+                "normalization", lambda: self._normalization(seen)
             )
         return tables
 
-    def _layers(
-        self,
-        rounds: npt.NDArray[np.int64],
-        steps: npt.NDArray[np.int64],
-        batch: Sequence[Observed],
-        groups: list[tuple[GroupState, ...]],
-    ) -> Columns:
-        times = np.array([seen.wall_time for seen in batch])
-        has_grad = np.stack([seen.has_grad for seen in batch])
-        boxed = np.stack([np.isfinite(seen.limits) for seen in batch]) * self._numel
-        hosts = [seen.host for seen in batch]
-        sums = np.stack([host.sums for host in hosts])
-        named = LayerSums.of(self._numel, sums, boxed)
+    def _layers(self, seen: Observed) -> Columns:
+        settings, boxed = seen.settings, np.isfinite(seen.limits) * self._numel
+        # A copy: what does not exist is taken out.
+        named = LayerSums.of(self._numel, seen.host.sums.copy(), boxed)
         for name in (*_OF_GRADIENT, *_OF_SECOND_MOMENT):
-            getattr(named, name)[~has_grad] = np.nan
+            getattr(named, name)[~seen.has_grad] = np.nan
         if not self._subject.optimizer.has_second_moment:
             for name in _OF_SECOND_MOMENT:
                 getattr(named, name)[:] = np.nan
-        has_momentum = self._has_momentum(groups)
+        has_momentum = self._has_momentum(settings)
         for name in _OF_MOMENTUM:
             getattr(named, name)[~has_momentum] = np.nan
-        decay = _per_group(groups, "weight_decay")[:, self._group]
+        decay = settings["weight_decay"][:, self._group]
         box_decay = np.where(self._decoupled, decay, np.nan)
-        downhill = self._downhill(groups, named)
-        layers = len(self._numel)
+        downhill = self._downhill(settings, named)
+        steps, layers = boxed.shape
         return {
-            "step": np.repeat(rounds, layers),
-            "wall_time": np.repeat(times, layers),
-            "layer": pa.concat_arrays([self._names] * len(hosts)),
-            "numel": np.tile(self._numel, len(hosts)),
-            "lr": _per_group(groups, "lr")[:, self._group] * self._lr_factor,
+            "step": np.repeat(seen.rounds, layers),
+            "wall_time": np.repeat(seen.wall_times, layers),
+            "layer": pa.concat_arrays([self._names] * steps),
+            "numel": np.tile(self._numel, steps),
+            "lr": settings["lr"][:, self._group] * self._lr_factor,
             "weight_decay": decay,
             **derive(named),
             "kkt_gap": kkt_gap(downhill, box_decay),
-            **self._predicted(steps, groups, named),
+            **self._predicted(seen.steps, settings, named),
         }
 
     def _predicted(
         self,
         steps: npt.NDArray[np.int64],
-        groups: list[tuple[GroupState, ...]],
+        settings: Settings,
         sums: LayerSums,
     ) -> dict[str, FloatArray]:
         predicted = {name: np.full(sums.weight_sq.shape, np.nan) for name in _PREDICTED}
         effective_grad_sq = sums.grad_sq * sums.weight_sq
-        downhill = self._downhill(groups, sums)
+        downhill = self._downhill(settings, sums)
         sections: dict[str, Callable[[], dict[str, FloatArray]]] = {
-            "predictions": lambda: self._predictor.predict(groups, effective_grad_sq),
+            "predictions": lambda: self._predictor.predict(settings, effective_grad_sq),
             "effective weight decay": lambda: self._sensitivity.columns(
-                groups, downhill
+                settings, downhill
             ),
-            "trajectories": lambda: self._trajectories.predict(steps, groups, sums),
+            "trajectories": lambda: self._trajectories.predict(steps, settings, sums),
         }
         for section, work in sections.items():
             predicted |= self._sections.attempt(section, work)
-        return self._imposed.columns(groups, np.sqrt(sums.weight_sq), predicted)
+        return self._imposed.columns(settings, np.sqrt(sums.weight_sq), predicted)
 
-    def _downhill(
-        self, groups: list[tuple[GroupState, ...]], sums: LayerSums
-    ) -> LayerSums:
+    def _downhill(self, settings: Settings, sums: LayerSums) -> LayerSums:
         """The sums for the gradient of what is minimised, also where it is -loss."""
-        sign = 1.0 - 2.0 * _per_group(groups, "maximize")[:, self._group]
+        sign = 1.0 - 2.0 * settings["maximize"][:, self._group]
         return dataclasses.replace(
             sums,
             weight_grad=sign * sums.weight_grad,
             weight_scaled_grad=sign * sums.weight_scaled_grad,
         )
 
-    def _has_momentum(
-        self, groups: list[tuple[GroupState, ...]]
-    ) -> npt.NDArray[np.bool_]:
+    def _has_momentum(self, settings: Settings) -> npt.NDArray[np.bool_]:
         """Where a momentum exists: not in an unknown optimizer, nor in plain SGD."""
         known = self._subject.optimizer.has_momentum
-        coefficient = _per_group(groups, "momentum")[:, self._group]
+        coefficient = settings["momentum"][:, self._group]
         mask: npt.NDArray[np.bool_] = np.logical_and(coefficient != 0, known)
         return mask
 
-    def _neurons(self, steps: FloatArray, hosts: Sequence[Host]) -> Columns:
-        rows = np.stack([host.rows for host in hosts])
-        shape = (len(hosts), len(self._with_rows))
+    def _neurons(self, seen: Observed) -> Columns:
+        rows, steps = seen.host.rows, len(seen.rounds)
+        shape = (steps, len(self._with_rows))
         columns = {name: np.empty(shape) for name in NEURON_METRICS}
         # Layers with equally many rows go together: the calls cost, not the numbers.
         for members, at, row_lengths in self._row_groups:
@@ -203,20 +178,15 @@ class PartTables:
                 column[:, members] = found[name]
         names = pa.array([layer.name for layer in self._with_rows])
         return {
-            "step": np.repeat(steps, len(self._with_rows)),
-            "layer": pa.concat_arrays([names] * len(hosts)),
+            "step": np.repeat(seen.rounds, len(self._with_rows)),
+            "layer": pa.concat_arrays([names] * steps),
             **columns,
         }
 
-    def _normalization(
-        self,
-        rounds: npt.NDArray[np.int64],
-        steps: npt.NDArray[np.int64],
-        hosts: Sequence[Host],
-        groups: list[tuple[GroupState, ...]],
-    ) -> dict[str, list[pa.Array]]:
+    def _normalization(self, seen: Observed) -> dict[str, list[pa.Array]]:
+        rounds, channels = seen.rounds, seen.host.channels
         columns = {
-            **self._channels.columns(steps, hosts, groups),
+            **self._channels.columns(seen.steps, channels, seen.settings),
             "step": np.repeat(rounds, len(self._subject.normalization)),
         }
         tables = {"normalization": arrays("normalization", columns)}
@@ -237,21 +207,15 @@ class PartTables:
             "silent": [silent for layers in of_step.values() for silent in layers],
         }
 
-    def _groups(
-        self,
-        rounds: npt.NDArray[np.int64],
-        steps: npt.NDArray[np.int64],
-        groups: list[tuple[GroupState, ...]],
-    ) -> Columns:
-        count = len(groups[0])
+    def _groups(self, seen: Observed) -> Columns:
+        names = TABLES["groups"].names("setting")
+        columns = {name: seen.settings[name] for name in names}
+        steps, count = columns["lr"].shape
         return {
-            "step": np.repeat(rounds, count),
-            "group": np.tile(self._first_group + np.arange(count), len(groups)),
-            "own_step": np.repeat(steps, count),
-            **{
-                name: _per_group(groups, name)
-                for name in TABLES["groups"].names("setting")
-            },
+            "step": np.repeat(seen.rounds, count),
+            "group": np.tile(self._first_group + np.arange(count), steps),
+            "own_step": np.repeat(seen.steps, count),
+            **columns,
         }
 
 
@@ -293,11 +257,6 @@ def finding_columns(rows: Sequence[Mapping[str, Any]]) -> list[pa.Array]:
     columns = {name: [row[name] for row in rows] for name in TABLES["findings"].names()}
     columns["evidence"] = [json.dumps(plain(each)) for each in columns["evidence"]]
     return arrays("findings", columns)
-
-
-def _per_group(groups: list[tuple[GroupState, ...]], name: str) -> FloatArray:
-    """One hyperparameter, shape (steps, groups)."""
-    return np.array([[getattr(state, name) for state in step] for step in groups])
 
 
 def arrays(table: str, columns: Columns) -> list[pa.Array]:

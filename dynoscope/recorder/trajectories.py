@@ -1,6 +1,6 @@
 """Where each layer should be by now, from its first measured norm on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from dynoscope import theory
 from dynoscope.errors import TheoryError
-from dynoscope.measurement import FloatArray, GroupState, Subject
+from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.derive import LayerSums
-from dynoscope.recorder.predictions import hyperparameters
+from dynoscope.recorder.settings import Settings
 
 __all__ = ["Trajectories"]
 
@@ -44,14 +44,14 @@ class Trajectories:
     def predict(
         self,
         steps: npt.NDArray[np.int64],
-        groups: list[tuple[GroupState, ...]],
+        settings: Settings,
         sums: LayerSums,
     ) -> dict[str, FloatArray]:
         """Predict for a batch of consecutive measured steps.
 
         Args:
             steps: their numbers.
-            groups: per step, the state of each parameter group.
+            settings: of each parameter group.
             sums: what was measured, each of shape (steps, layers).
 
         Returns:
@@ -63,7 +63,7 @@ class Trajectories:
         columns = {name: np.full(shape, np.nan) for name in fields}
         for carried in list(self._carried):
             try:
-                found = carried.on(steps, groups, sums)
+                found = carried.on(steps, settings, sums)
             except TheoryError as error:
                 self.problems[f"no trajectory for {carried}: {error}"] = None
                 self._carried.remove(carried)
@@ -91,7 +91,7 @@ class _Carried:
     def on(
         self,
         steps: npt.NDArray[np.int64],
-        groups: list[tuple[GroupState, ...]],
+        settings: Settings,
         sums: LayerSums,
     ) -> theory.Trajectory:
         """The next steps.
@@ -109,35 +109,24 @@ class _Carried:
                 f"{gap} steps went by unmeasured; measure every {LONGEST_GAP} at least"
             )
         self._last = int(steps[-1])
-        given = self._hyperparameters(groups)
+        given = self._given(settings)
         effective = (sums.grad_sq * sums.weight_sq)[:, self.members]
         effective[np.isinf(effective)] = np.nan
         # A layer that had no gradient and did not move was left out of the step.
         left_out = np.isnan(effective) & (sums.moved[:, self.members] == 0)
         if left_out.any():
-            given["lr"] = np.where(left_out, 0.0, given["lr"])
+            given = {**given, "lr": np.where(left_out, 0.0, given["lr"])}
         hyper = theory.Hyperparameters.checked(
             numel=self._numel, effective_grad_sq=effective, **given
         )
         norms = np.sqrt(sums.weight_sq[:, self.members])
         return self._integrator.advance(hyper, norms, steps.tolist())
 
-    def _hyperparameters(self, groups: list[tuple[GroupState, ...]]) -> dict[str, Any]:
+    def _given(self, settings: Settings) -> Mapping[str, Any]:
         """A column for each layer, or one for all where they are of one group."""
         if len(self._groups) == 1:
-            return hyperparameters([step[self._groups[0]] for step in groups])
-        given = [
-            hyperparameters([step[index] for step in groups])
-            for index in self._group_of
-        ]
-        stacked: dict[str, Any] = {
-            name: np.concatenate([each[name] for each in given], axis=1)
-            for name in given[0]
-            if name != "betas"
-        }
-        betas = zip(*(each["betas"] for each in given), strict=True)
-        stacked["betas"] = tuple(np.concatenate(beta, axis=1) for beta in betas)
-        return stacked
+            return settings.of_group(self._groups[0])
+        return settings.of_layers(self._group_of)
 
 
 def _together(kinds: Sequence[str | None]) -> list[tuple[str, list[int]]]:

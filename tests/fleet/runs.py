@@ -97,7 +97,7 @@ def _measurements(
             sums[Sum.GRAD_SQ, 0] = np.nan
             sums[Sum.NONFINITE, 0] = 3
         made = Host(sums, host.rows, host.channels)
-        yield dataclasses.replace(measurement, fetch=_giving(made))
+        yield measurement._replace(fetch=_giving(made))
 
 
 def _giving(host: Host) -> Callable[[], Host]:

@@ -15,6 +15,7 @@ from dynoscope import theory
 from dynoscope.measurement import GroupState, Layer, OptimizerInfo, Subject, Sum
 from dynoscope.metrics.derive import LayerSums
 from dynoscope.optim import NormGD, SepNorm
+from dynoscope.recorder.settings import Settings
 from dynoscope.recorder.trajectories import LONGEST_GAP, Trajectories
 from tests.networks import OPTIMIZERS, Digits, MixedNet, mixed_loss, train
 
@@ -225,7 +226,8 @@ class TestByHand:
             sums[:, Sum[name.upper()]] = value
         state = GroupState(lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99)
         named = LayerSums.of(np.array([16]), sums)
-        return carried.predict(np.array(steps), [(state,)] * len(steps), named)
+        settings = Settings([(state,)] * len(steps))
+        return carried.predict(np.array(steps), settings, named)
 
     def test_a_step_is_taken_for_each_that_went_by(self) -> None:
         carried = Trajectories(self.SUBJECT)
