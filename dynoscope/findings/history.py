@@ -56,7 +56,7 @@ class History:
         """Take in measured steps, the newest last."""
         steps = block["step"]
         columns = [block[name] for name in self.columns]
-        rows = np.stack(columns, axis=1).astype(np.float64)
+        rows = np.stack(columns, axis=1, dtype=np.float64)
         self._note_nonfinite(steps, block["nonfinite"] > 0)
         at = 0
         while at < len(steps):

@@ -132,7 +132,7 @@ class LayerSums:
         numel, boxed = np.broadcast_arrays(numel, boxed, named["weight_sq"])[:2]
         return cls(numel, boxed=boxed, **named)
 
-    def of_layers(self, layers: npt.NDArray[np.intp]) -> "LayerSums":
+    def of_layers(self, layers: slice | npt.NDArray[np.intp]) -> "LayerSums":
         """The same sums of some layers only, by index."""
         fields = (field.name for field in dataclasses.fields(self))
         return LayerSums(**{name: getattr(self, name)[..., layers] for name in fields})

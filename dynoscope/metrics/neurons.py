@@ -40,7 +40,9 @@ def statistics(values: FloatArray) -> dict[str, FloatArray]:
     ordered = np.sort(values, axis=-1)
     mean = ordered.mean(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cv = np.where(mean == 0, np.nan, ordered.std(axis=-1) / mean)
+        cv = np.where(
+            mean == 0, np.nan, ordered.std(axis=-1, mean=mean[..., np.newaxis]) / mean
+        )
     return {
         **{name: _quantile(ordered, q) for name, q in QUANTILES.items()},
         "min": ordered[..., 0],

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.normalization import COMPANIONS, COUNTS, MomentumTracer
+from dynoscope.recorder.alike import alike
 from dynoscope.recorder.settings import Settings
 from dynoscope.theory import DECOUPLED
 
@@ -34,6 +35,7 @@ class ChannelRows:
         layers = subject.normalization
         self._names = pa.array([c.name for c in layers], pa.string())
         self._sizes = np.array([c.channels for c in layers], np.intp)
+        self._alike = alike([c.channels for c in layers])
         self._starts = np.cumsum([0, *self._sizes[:-1]], dtype=np.intp)
         groups = [subject.layers[c.layer].group for c in layers]
         self._group = np.repeat(np.array(groups, np.intp), self._sizes)
@@ -113,14 +115,10 @@ class ChannelRows:
     ) -> dict[str, FloatArray]:
         shape = (len(weight), len(self._sizes))
         columns = {name: np.empty(shape) for name in COMPANIONS}
-        # Layers of one size go together: the calls cost, not the numbers.
-        for size in np.unique(self._sizes):
-            members = np.flatnonzero(self._sizes == size)
-            at = self._starts[members, np.newaxis] + np.arange(size)
+        for group in self._alike:
+            units = group.units(weight), group.units(beyond_decay)
             for name, companion in COMPANIONS.items():
-                columns[name][:, members] = companion(
-                    weight[:, at], beyond_decay[:, at]
-                )
+                columns[name][:, group.members] = companion(*units)
         return columns
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from dynoscope import theory
 from dynoscope.errors import TheoryError
 from dynoscope.measurement import FloatArray, Subject
+from dynoscope.recorder.alike import Places, places
 from dynoscope.recorder.means import RunningMean
 from dynoscope.recorder.settings import Settings
 
@@ -22,7 +23,9 @@ class Predictor:
         self._numel = np.array([layer.numel for layer in subject.layers], float)
         self._kinds = subject.optimizer.kinds
         group_of = np.array([layer.group for layer in subject.layers])
-        self._members = [np.flatnonzero(group_of == g) for g in range(len(self._kinds))]
+        self._members = [
+            places(np.flatnonzero(group_of == g)) for g in range(len(self._kinds))
+        ]
         self._sharing = np.array([kind == "normgd" for kind in self._kinds])[group_of]
         self._sharing_all = "excluded" not in subject.unwatched.values()
         self._effective = RunningMean(self._numel.size)
@@ -53,18 +56,18 @@ class Predictor:
     def _predict_group(
         self,
         index: int,
-        members: np.ndarray,
+        members: Places,
         settings: Settings,
         means: FloatArray,
         columns: dict[str, FloatArray],
     ) -> None:
-        kind = self._kinds[index]
-        if kind is None or not members.size:
+        kind, numel = self._kinds[index], self._numel[members]
+        if kind is None or not numel.size:
             return
         try:
             found = theory.equilibrium(
                 kind,
-                numel=self._numel[members],
+                numel=numel,
                 effective_grad_sq=means[:, members],
                 **settings.of_group(index),
             )

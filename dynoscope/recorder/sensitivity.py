@@ -7,6 +7,7 @@ from dynoscope.errors import TheoryError
 from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.derive import LayerSums
 from dynoscope.metrics.sensitivity import radial_part
+from dynoscope.recorder.alike import places
 from dynoscope.recorder.means import RunningMean
 from dynoscope.recorder.settings import Settings
 
@@ -26,7 +27,10 @@ class Sensitivity:
     def __init__(self, subject: Subject) -> None:
         self._numel = np.array([layer.numel for layer in subject.layers], float)
         self._kinds = subject.optimizer.kinds
-        self._group = np.array([layer.group for layer in subject.layers])
+        group_of = np.array([layer.group for layer in subject.layers])
+        self._members = [
+            places(np.flatnonzero(group_of == g)) for g in range(len(self._kinds))
+        ]
         self._means = RunningMean(4, self._numel.size)
 
     def columns(self, settings: Settings, sums: LayerSums) -> dict[str, FloatArray]:
@@ -44,7 +48,7 @@ class Sensitivity:
         radial = np.full_like(sums.weight_sq, np.nan)
         decay = np.empty_like(radial)
         for index, kind in enumerate(self._kinds):
-            at = np.flatnonzero(self._group == index)
+            at = self._members[index]
             beta1, beta2, decay[:, at] = (
                 settings[name][:, index : index + 1]
                 for name in ("beta1", "beta2", "weight_decay")
@@ -62,8 +66,9 @@ class Sensitivity:
         shape = len(means), self._numel.size
         columns = {name: np.full(shape, np.nan) for name in EFFECTIVE_PREDICTIONS}
         for index, kind in enumerate(self._kinds):
-            at = np.flatnonzero(self._group == index)
-            if kind is None or not at.size:
+            at = self._members[index]
+            numel = self._numel[at]
+            if kind is None or not numel.size:
                 continue
             radial, weight_sq, effective_grad_sq, scaled_grad_sq = np.moveaxis(
                 means[..., at], 1, 0
@@ -71,7 +76,7 @@ class Sensitivity:
             try:
                 found = theory.scale_sensitivity.effective_equilibrium(
                     kind,
-                    numel=self._numel[at],
+                    numel=numel,
                     weight_update=radial,
                     weight_sq=weight_sq,
                     effective_grad_sq=effective_grad_sq,

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynoscope.measurement import FloatArray, Layer, Rows, Subject
+from dynoscope.measurement import FloatArray, Rows, Subject
 from dynoscope.metrics.box import kkt_gap
 from dynoscope.metrics.derive import LayerSums, derive
 from dynoscope.metrics.neurons import NEURON_METRICS, summarize
+from dynoscope.recorder.alike import alike
 from dynoscope.recorder.imposed import Imposed
 from dynoscope.recorder.manifest import plain
 from dynoscope.recorder.normalization import ChannelRows
@@ -61,7 +62,9 @@ class PartTables:
         self._trajectories = Trajectories(subject)
         self._imposed = Imposed(subject)
         self._with_rows = [layer for layer in subject.layers if layer.rows]
-        self._row_groups = _group_by_rows(self._with_rows)
+        self._row_names = pa.array([layer.name for layer in self._with_rows])
+        self._row_lengths = np.array([la.numel // la.rows for la in self._with_rows])
+        self._row_groups = alike([layer.rows for layer in self._with_rows])
         self._channels = ChannelRows(subject)
         self._unkept: int | None = None  # last step, if its silence is not recorded
 
@@ -74,7 +77,8 @@ class PartTables:
         """Let predictions follow steps that a run holds; see `TableBuilder.follow`."""
         recorded = steps_in(tables, self._subject, self._first_group)
         if len(recorded.steps):
-            self._predicted(recorded.own_steps, recorded.settings, recorded.sums)
+            _, steps, settings, sums = recorded
+            self._predicted(steps, settings, sums, self._downhill(settings, sums))
         silence = last_silence(tables, self._subject, recorded)
         if silence is not None:
             self._channels.restore(*silence)
@@ -127,7 +131,7 @@ class PartTables:
             "weight_decay": decay,
             **derive(named),
             "kkt_gap": kkt_gap(downhill, box_decay),
-            **self._predicted(seen.steps, settings, named),
+            **self._predicted(seen.steps, settings, named, downhill),
         }
 
     def _predicted(
@@ -135,10 +139,10 @@ class PartTables:
         steps: npt.NDArray[np.int64],
         settings: Settings,
         sums: LayerSums,
+        downhill: LayerSums,
     ) -> dict[str, FloatArray]:
         predicted = {name: np.full(sums.weight_sq.shape, np.nan) for name in _PREDICTED}
         effective_grad_sq = sums.grad_sq * sums.weight_sq
-        downhill = self._downhill(settings, sums)
         sections: dict[str, Callable[[], dict[str, FloatArray]]] = {
             "predictions": lambda: self._predictor.predict(settings, effective_grad_sq),
             "effective weight decay": lambda: self._sensitivity.columns(
@@ -170,16 +174,14 @@ class PartTables:
         rows, steps = seen.host.rows, len(seen.rounds)
         shape = (steps, len(self._with_rows))
         columns = {name: np.empty(shape) for name in NEURON_METRICS}
-        # Layers with equally many rows go together: the calls cost, not the numbers.
-        for members, at, row_lengths in self._row_groups:
-            units = np.moveaxis(np.take(rows, at, axis=-1), 1, -2)
-            found = summarize(units, row_lengths)
+        for group in self._row_groups:
+            units = np.moveaxis(group.units(rows), 1, -2)
+            found = summarize(units, self._row_lengths[group.members, np.newaxis])
             for name, column in columns.items():
-                column[:, members] = found[name]
-        names = pa.array([layer.name for layer in self._with_rows])
+                column[:, group.members] = found[name]
         return {
             "step": np.repeat(seen.rounds, len(self._with_rows)),
-            "layer": pa.concat_arrays([names] * steps),
+            "layer": pa.concat_arrays([self._row_names] * steps),
             **columns,
         }
 
@@ -217,24 +219,6 @@ class PartTables:
             "own_step": np.repeat(seen.steps, count),
             **columns,
         }
-
-
-def _group_by_rows(
-    layers: Sequence[Layer],
-) -> list[tuple[list[int], npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Layers with equally many rows: which, where their rows are, and how long."""
-    ends = np.cumsum([layer.rows for layer in layers])
-    groups: dict[int, list[int]] = {}
-    for k, layer in enumerate(layers):
-        groups.setdefault(layer.rows, []).append(k)
-    return [
-        (
-            members,
-            np.stack([np.arange(ends[k] - count, ends[k]) for k in members]),
-            np.array([[layers[k].numel // count] for k in members]),
-        )
-        for count, members in groups.items()
-    ]
 
 
 def scalar_columns(rows: Sequence[tuple[int, float, str, float]]) -> list[pa.Array]:

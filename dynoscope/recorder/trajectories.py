@@ -10,6 +10,7 @@ from dynoscope import theory
 from dynoscope.errors import TheoryError
 from dynoscope.measurement import FloatArray, Subject
 from dynoscope.metrics.derive import LayerSums
+from dynoscope.recorder.alike import places
 from dynoscope.recorder.settings import Settings
 
 __all__ = ["Trajectories"]
@@ -39,7 +40,7 @@ class Trajectories:
             # what layers that are not watched take of NormGD's step is not known
             if kind != "normgd" or "excluded" not in subject.unwatched.values()
         ]
-        self._carried = [c for c in self._carried if c.members.size]
+        self._carried = [c for c in self._carried if c.layers]
 
     def predict(
         self,
@@ -79,11 +80,16 @@ class _Carried:
     def __init__(self, kind: str, groups: Sequence[int], subject: Subject) -> None:
         group_of = np.array([layer.group for layer in subject.layers])
         self._kind, self._groups = kind, groups
-        self.members = np.flatnonzero(np.isin(group_of, groups))
-        self._group_of = group_of[self.members]
-        self._numel = np.array([subject.layers[i].numel for i in self.members], float)
+        numel = np.array([layer.numel for layer in subject.layers], float)
+        self.members = places(np.flatnonzero(np.isin(group_of, groups)))
+        self._group_of, self._numel = group_of[self.members], numel[self.members]
         self._integrator: theory.Integrator | None = None
         self._last = 0
+
+    @property
+    def layers(self) -> int:
+        """How many they are."""
+        return len(self._numel)
 
     def __str__(self) -> str:
         return f"group {', '.join(map(str, self._groups))}"

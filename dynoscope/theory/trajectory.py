@@ -5,8 +5,9 @@ under warmup and cosine it does not stay. Here the moments of
 `dynoscope.theory.moments` are carried along, step by step.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -170,20 +171,21 @@ class Integrator:
         grad_sq = _effective_grad_sq(self._optimizer, hyper, weight_norm.shape[1])
         known = not np.isnan(grad_sq).any()
         found = Trajectory(*np.full((2, *weight_norm.shape), np.nan))
+        numbers = itertools.count(self._next) if steps is None else steps
+        settings = map(Setting._make, zip(*map(_by_step, setting), strict=False))
+        given = zip(weight_norm, numbers, _by_step(grad_sq), settings, strict=False)
         with np.errstate(invalid="ignore", over="ignore"):
-            for row, norm in enumerate(weight_norm):
-                step = self._next if steps is None else steps[row]
+            for row, (norm, step, now, told) in enumerate(given):
                 if self._setting is not None:
                     for _ in range(self._next, step):  # steps that nobody measured
                         self._take(self._setting)
-                now = _at(grad_sq, row)
                 self._grad_sq = (
                     now if known else np.where(np.isnan(now), self._grad_sq, now)
                 )
-                self._setting = Setting(*[_at(column, row) for column in setting])
-                self._begin(norm, self._setting)
+                self._setting = told
+                self._begin(norm, told)
                 found.weight_norm[row] = self._moments.weight_sq
-                found.angular_update[row] = self._take(self._setting)
+                found.angular_update[row] = self._take(told)
                 self._next = step + 1
             return found._replace(weight_norm=np.sqrt(found.weight_norm))
 
@@ -252,11 +254,11 @@ def _effective_grad_sq(optimizer: str, hyper: Hyperparameters, layers: int) -> A
     return np.ones(()) if known is None else known
 
 
-def _at(series: Array, row: int) -> Array:
-    if series.ndim < 2:
+def _by_step(series: Array) -> Iterable[Array]:
+    """What a series is at each step; for ever, if it is of no step or of one."""
+    if series.ndim == 2 and len(series) > 1:
         return series
-    values: Array = series[row if len(series) > 1 else 0]
-    return values
+    return itertools.repeat(series[0] if series.ndim == 2 else series)
 
 
 def _column(name: str, value: ArrayLike | None) -> ArrayLike | None:
