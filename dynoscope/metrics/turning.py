@@ -95,8 +95,12 @@ def combine_runs(
     b = np.add.reduceat(parts.weight_update, starts, axis)
     lengths = np.diff([*starts, parts.weight_sq.shape[axis]])
     common = np.repeat(_slope(a, b), lengths, axis)
-    differs_sq = parts.weight_sq * (_slope(*parts[:2]) - common) ** 2
-    return Turning(a, b, np.add.reduceat(parts.turn_sq + differs_sq, starts, axis))
+    differs = _slope(*parts[:2])
+    differs -= common
+    differs *= differs
+    np.multiply(parts.weight_sq, differs, out=differs)
+    np.add(parts.turn_sq, differs, out=differs)
+    return Turning(a, b, np.add.reduceat(differs, starts, axis))
 
 
 def rejoin(summed: Turning, along_sq: FloatArray) -> Turning:

@@ -1,5 +1,6 @@
 """Layers that are as wide as each other, taken together: calls cost, not numbers."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -18,12 +19,12 @@ class Alike(NamedTuple):
 
     Attributes:
         members: which layers they are.
-        columns: where their units lie among those of all layers.
+        starts: where the units of each begin among those of all layers.
         width: how many units each has.
     """
 
     members: Places
-    columns: Places
+    starts: tuple[int, ...]
     width: int
 
     def units(self, of_all: FloatArray) -> FloatArray:
@@ -31,24 +32,22 @@ class Alike(NamedTuple):
 
         They are not copied where they follow each other.
         """
-        if not isinstance(self.columns, slice):
-            return np.take(of_all, self.columns, axis=-1)
-        found = of_all[..., self.columns]
-        return found.reshape(*found.shape[:-1], -1, self.width)
+        first, last = self.starts[0], self.starts[-1]
+        if last - first == (len(self.starts) - 1) * self.width:
+            found = of_all[..., first : last + self.width]
+            return found.reshape(*found.shape[:-1], -1, self.width)
+        apart = [of_all[..., start : start + self.width] for start in self.starts]
+        return np.stack(apart, axis=-2)
 
 
 def alike(widths: Sequence[int]) -> list[Alike]:
     """Layers by their width, where each has that many units and they follow on."""
-    ends = np.cumsum(widths, dtype=np.intp)
+    starts = [0, *itertools.accumulate(widths)]
     groups: dict[int, list[int]] = {}
     for layer, width in enumerate(widths):
         groups.setdefault(width, []).append(layer)
     return [
-        Alike(
-            places(members),
-            places(np.stack([np.arange(ends[k] - width, ends[k]) for k in members])),
-            width,
-        )
+        Alike(places(members), tuple(starts[k] for k in members), width)
         for width, members in groups.items()
     ]
 
@@ -56,7 +55,6 @@ def alike(widths: Sequence[int]) -> list[Alike]:
 def places(indices: npt.ArrayLike) -> Places:
     """Indices, as a slice if they follow each other: it takes a view, not a copy."""
     found = np.asarray(indices, np.intp)
-    flat = found.reshape(-1)
-    if flat.size and np.array_equal(flat, flat[0] + np.arange(flat.size)):
-        return slice(int(flat[0]), int(flat[-1]) + 1)
+    if found.size and np.array_equal(found, found[0] + np.arange(found.size)):
+        return slice(int(found[0]), int(found[-1]) + 1)
     return found

@@ -74,6 +74,8 @@ class TableBuilder:
 
 def _joined(parts: Sequence[dict[str, list[pa.Array]]]) -> dict[str, list[pa.Array]]:
     """Rows of several optimizers, table by table."""
+    if len(parts) == 1:
+        return parts[0]
     pieces: dict[str, list[list[pa.Array]]] = collections.defaultdict(list)
     for part in parts:
         for name, columns in part.items():
