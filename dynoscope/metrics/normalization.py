@@ -15,6 +15,7 @@ Source: the SepNorm paper, section 3 and figure 2, made robust to thresholds
 (with |m| < constant, the counts would scale with the constant).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -136,7 +137,10 @@ class MomentumTracer:
         # When each channel had a gradient last, before each step and after it.
         at = np.where(zero, NEVER, steps[:, np.newaxis])
         start = np.where(self._alive, self._last_step - self._silent, NEVER)
-        last = np.maximum.accumulate(np.concatenate([start[np.newaxis], at]))
+        last = np.concatenate([start[np.newaxis], at])
+        # row by row: np.maximum.accumulate goes down each column by itself, slowly
+        for before, row in itertools.pairwise(last):
+            np.maximum(before, row, out=row)
         alive = last != NEVER
         until = np.concatenate([[self._last_step], steps])[:, np.newaxis]
         silent = np.where(alive, until - last, 0)
