@@ -40,7 +40,7 @@ class Shipped:
         """Wait for the numbers, and put them in order unless that is done."""
         if self.among is None:
             unpack([self])
-        assert self.among is not None
+            return self()
         together, at = self.among
         return Host(together.sums[at], together.rows[at], together.channels[at])
 
@@ -72,13 +72,13 @@ def stacked(steps: Sequence[Callable[[], Host]]) -> Host:
     Of consecutive steps that were unpacked together they are not copied.
     """
     among = [step.among for step in steps if isinstance(step, Shipped)]
-    known = [place for place in among if place is not None]
-    if len(known) == len(steps):
-        together, first = known[0]
+    if len(among) == len(steps) and among[0] is not None:
+        together, first = among[0]
+        here = slice(first, first + len(steps))
         if all(
-            host is together and at == first + k for k, (host, at) in enumerate(known)
+            place is not None and place[0] is together and place[1] == at
+            for at, place in enumerate(among, first)
         ):
-            here = slice(first, first + len(steps))
             return Host(
                 together.sums[here], together.rows[here], together.channels[here]
             )
