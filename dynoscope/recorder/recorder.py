@@ -36,8 +36,9 @@ logger = logging.getLogger("dynoscope")
 INTERVAL: Final = 0.4
 """Seconds between looks at the queue, where a look costs next to nothing."""
 
-STRETCH: Final = 2
-"""Intervals between them at most: what a SIGKILL loses, and as long as a look takes."""
+LATEST: Final = 0.6
+"""Seconds from a step to the end of the look that writes it, as a rule at most: with
+room for a busy machine, a SIGKILL loses the last second."""
 
 SHARE: Final = 0.004
 """Share of a core that the writer may take before it looks less often: many steps at
@@ -279,9 +280,11 @@ class Recorder:
         """Empty the queue; give the seconds to the next time."""
         began, before = time.monotonic(), time.thread_time()
         self._attempt(self._drain)
-        spent = time.thread_time() - before
-        pause = min(max(spent / SHARE, INTERVAL), STRETCH * INTERVAL)
-        return max(began + pause - time.monotonic(), 0.0)
+        spent, took = time.thread_time() - before, time.monotonic() - began
+        # the next look, which is at about as many steps, takes as long again
+        longest = max(LATEST - took, INTERVAL)
+        pause = min(max(spent / SHARE, INTERVAL), longest)
+        return max(pause - took, 0.0)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
