@@ -36,9 +36,9 @@ logger = logging.getLogger("dynoscope")
 INTERVAL: Final = 0.4
 """Seconds between looks at the queue, where a look costs next to nothing."""
 
-LATEST: Final = 0.6
-"""Seconds from a step to the end of the look that writes it, as a rule at most: with
-room for a busy machine, a SIGKILL loses the last second."""
+LATEST: Final = 0.8
+"""Seconds from a step until it is written, at most, if the look that writes it takes
+three times as long as the one before: a SIGKILL loses the last second."""
 
 SHARE: Final = 0.004
 """Share of a core that the writer may take before it looks less often: many steps at
@@ -281,9 +281,7 @@ class Recorder:
         began, before = time.monotonic(), time.thread_time()
         self._attempt(self._drain)
         spent, took = time.thread_time() - before, time.monotonic() - began
-        # the next look, which is at about as many steps, takes as long again
-        longest = max(LATEST - took, INTERVAL)
-        pause = min(max(spent / SHARE, INTERVAL), longest)
+        pause = min(max(spent / SHARE, INTERVAL), max(LATEST - 3 * took, INTERVAL))
         return max(pause - took, 0.0)
 
     def _attempt(self, work: Callable[[], None]) -> None:
