@@ -234,6 +234,7 @@ def test_an_error_that_passes_costs_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorder, "INTERVAL", 0.001)
+    monkeypatch.setattr(recorder, "LATEST", 0.001)
     with monkeypatch.context() as patch:
         raised = break_it(patch, stage, first=1, count=1)
         assert watched(tmp_path / "run") == undisturbed

@@ -186,6 +186,7 @@ def test_a_full_queue_skips_and_says_so(
     monkeypatch.setattr(TableBuilder, "build", slowly)
     monkeypatch.setattr(recorder, "QUEUE_BYTES", 10_000)
     monkeypatch.setattr(recorder, "INTERVAL", 0.01)
+    monkeypatch.setattr(recorder, "LATEST", 0.01)
     model = MixedNet()
     optimizer = OPTIMIZERS["adamw"](model)
     with dynoscope.watch(model, optimizer, run=tmp_path / "run", strict=True):

@@ -116,6 +116,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     disk.GRACE = 0.3  # type: ignore[misc]
     disk.FIRST_PAUSE, disk.LONGEST_PAUSE = 0.01, 0.05  # type: ignore[misc]
-    recorder.INTERVAL, recorder.HEARTBEAT = 0.01, 0.05  # type: ignore[misc]
+    recorder.INTERVAL = recorder.LATEST = 0.01  # type: ignore[misc]
+    recorder.HEARTBEAT = 0.05  # type: ignore[misc]
     for mode in sys.argv[2:]:
         main(mode, Path(sys.argv[1]) / mode / "run")

@@ -60,6 +60,22 @@ def test_a_writer_with_much_to_do_looks_less_often(
 
     monkeypatch.setattr(Recorder, "_drain", drain)
     monkeypatch.setattr(recorder, "INTERVAL", 100.0)
+    monkeypatch.setattr(recorder, "LATEST", 200.0)
     monkeypatch.setattr(recorder, "SHARE", 1e-3)
     written = Recorder(tmp_path, SUBJECT, {}, strict=True)
     assert pause - 50 < written._look() <= pause + 50
+
+
+def test_a_writer_that_takes_long_looks_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drain(self: Recorder) -> None:  # as one whose thread is rarely let on
+        time.sleep(0.2)
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+
+    monkeypatch.setattr(Recorder, "_drain", drain)
+    monkeypatch.setattr(recorder, "LATEST", 1.5)
+    written = Recorder(tmp_path, SUBJECT, {}, strict=True)
+    assert written._look() < 1.5 - 4 * 0.2
