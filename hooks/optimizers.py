@@ -192,22 +192,18 @@ def capture(group: Group, rotation: float = math.nan) -> Callable[[], GroupState
         rotation: the angle that the optimizer imposes, in radians.
     """
     beta1, beta2 = (*(group.get("betas") or ()), np.nan, np.nan)[:2]
-    kept = {
-        "lr": _kept(group.get("lr")),
-        "weight_decay": _kept(group.get("weight_decay", 0.0)),
-        "beta1": _kept(beta1),
-        "beta2": _kept(beta2),
-        "momentum": _kept(group.get("momentum")),
-        "dampening": _kept(group.get("dampening", 0.0)),
-    }
-    nesterov = bool(group.get("nesterov", False))
-    maximize = bool(group.get("maximize", False))
-    return lambda: GroupState(
-        **{key: _read(number) for key, number in kept.items()},
-        nesterov=nesterov,
-        rotation=rotation,
-        maximize=maximize,
+    kept = (  # in the order of the fields
+        _kept(group.get("lr")),
+        _kept(group.get("weight_decay", 0.0)),
+        _kept(beta1),
+        _kept(beta2),
+        _kept(group.get("momentum")),
+        _kept(group.get("dampening", 0.0)),
+        bool(group.get("nesterov", False)),
+        rotation,
+        bool(group.get("maximize", False)),
     )
+    return lambda: GroupState._make(map(_read, kept))
 
 
 def _kept(value: Any) -> float | Callable[[], float]:

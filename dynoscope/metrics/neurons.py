@@ -60,9 +60,14 @@ def summarize(rows: FloatArray, row_length: npt.ArrayLike) -> dict[str, FloatArr
             (..., 3, rows), float64.
         row_length: weights in a row, broadcast against (..., rows).
     """
-    turning = Turning(*np.moveaxis(rows, -2, 0))
-    norms = statistics(np.sqrt(turning.weight_sq))
-    angles = statistics(angle(turning, row_length))
+    turning = Turning(rows[..., 0, :], rows[..., 1, :], rows[..., 2, :])
+    values = np.sqrt(turning.weight_sq), angle(turning, row_length)
+    # In one go where nothing is NaN: a row of zeros has a norm, but no angle.
+    if np.isnan(values[1]).any():
+        norms, angles = map(statistics, values)
+    else:
+        both = statistics(np.stack(values))
+        norms, angles = ({name: c[i] for name, c in both.items()} for i in range(2))
     return {
         **{f"weight_norm_{name}": column for name, column in norms.items()},
         **{f"angular_update_{name}": column for name, column in angles.items()},

@@ -1,6 +1,7 @@
 """What waits for the writer's thread, and how much memory that takes."""
 
 import collections
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
@@ -30,6 +31,17 @@ class Inbox:
         self._rows: collections.deque[tuple[str, pa.RecordBatch]] = collections.deque()
         # Each counter has one writing thread, so no lock is needed.
         self._bytes_put, self._bytes_taken, self.refused = 0, 0, 0
+        self._since: float | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds that the oldest of what waits has waited; 0 if nothing does."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def start(self) -> None:
+        """What waits is going to be taken out, all of it."""
+        self._since = None
 
     @property
     def nbytes(self) -> int:
@@ -40,15 +52,23 @@ class Inbox:
         """Queue a measurement."""
         self._bytes_put += measurement.nbytes
         self._measurements.append(measurement)
+        self._note_time()
 
     def log(self, entry: ScalarEntry) -> None:
         """Queue a logged number."""
         self._bytes_put += SCALAR_BYTES
         self._scalars.append(entry)
+        self._note_time()
 
     def record(self, table: str, rows: pa.RecordBatch) -> None:
         """Queue rows measured on demand."""
         self._rows.append((table, rows))
+        self._note_time()
+
+    def _note_time(self) -> None:
+        # After it is queued: in between, `start` would forget the time and leave it.
+        if self._since is None:
+            self._since = time.monotonic()
 
     def measurements(self) -> Iterator[Measurement]:
         """Take out the measurements; their memory counts until `release`."""

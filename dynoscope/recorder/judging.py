@@ -1,7 +1,9 @@
 """The judge beside the recorder, who may fail without harm to the recording."""
 
+import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
@@ -10,7 +12,17 @@ from dynoscope.recorder.disk import Trouble
 from dynoscope.recorder.tables import finding_columns
 from dynoscope.schema.arrow import arrow_schema
 
-__all__ = ["Judge", "Judging", "as_tables"]
+__all__ = ["Judge", "Judging"]
+
+PATIENCE: Final = 3.0
+"""Seconds that rows may wait for the judge: many at once cost him little more than
+few."""
+
+MOST: Final = 4 << 20
+"""Bytes of rows that may wait for him."""
+
+_JUDGED: Final = ("layers", "normalization")
+"""Tables that he looks at."""
 
 
 class Found(Protocol):
@@ -47,9 +59,11 @@ class Judging:
 
     def __init__(self, judge: Judge | None, trouble: Trouble) -> None:
         self._judge, self._trouble = judge, trouble
+        self._kept: list[dict[str, pa.Table]] = []
+        self._nbytes, self._due = 0, 0.0
 
     def restart(self, subject: Subject) -> None:
-        """Begin anew: what is watched has changed."""
+        """Begin anew: what is watched has changed. No rows are to wait any more."""
 
         def begin(judge: Judge) -> Sequence[Found]:
             judge.restart(subject)
@@ -57,8 +71,40 @@ class Judging:
 
         self._ask(begin)
 
+    def keep(self, built: Mapping[str, list[pa.Array]]) -> None:
+        """Keep new rows for the judge, until that is due, or `show` is called."""
+        if self._judge is None:
+            return
+        tables = {
+            name: pa.Table.from_arrays(built[name], schema=arrow_schema(name))
+            for name in _JUDGED
+            if name in built
+        }
+        if not self._kept:
+            self._nbytes, self._due = 0, time.monotonic() + PATIENCE
+        self._kept.append(tables)
+        self._nbytes += sum(table.nbytes for table in tables.values())
+        if self._nbytes > MOST or _is_odd(tables["layers"]):
+            self._due = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether rows have waited for long, are many, or cannot wait."""
+        return bool(self._kept) and time.monotonic() >= self._due
+
+    def show(self) -> dict[str, list[pa.Array]]:
+        """Show the rows that wait; give the columns of what was found, if anything."""
+        if not self._kept:
+            return {}
+        kept, self._kept = self._kept, []
+        joined = {
+            name: pa.concat_tables([tables[name] for tables in kept if name in tables])
+            for name in dict.fromkeys(itertools.chain.from_iterable(kept))
+        }
+        return self.feed(joined)
+
     def feed(self, tables: Mapping[str, pa.Table]) -> dict[str, list[pa.Array]]:
-        """Show new rows; give the columns of what was found, if anything."""
+        """Show rows at once; give the columns of what was found, if anything."""
         return self._ask(lambda judge: judge.feed(tables))
 
     def finish(self) -> dict[str, list[pa.Array]]:
@@ -82,9 +128,6 @@ class Judging:
             return {}
 
 
-def as_tables(built: Mapping[str, list[pa.Array]]) -> dict[str, pa.Table]:
-    """Columns of several tables as tables."""
-    return {
-        name: pa.Table.from_arrays(columns, schema=arrow_schema(name))
-        for name, columns in built.items()
-    }
+def _is_odd(layers: pa.Table) -> bool:
+    """Whether something is not finite: of that one wants to know at once."""
+    return bool((layers["nonfinite"].to_numpy() > 0).any())

@@ -34,7 +34,7 @@ __all__ = ["Recorder"]
 logger = logging.getLogger("dynoscope")
 
 INTERVAL: Final = 0.4
-"""Seconds between looks at the queue, where a look costs next to nothing."""
+"""Seconds that what is queued may wait, where a look at it costs next to nothing."""
 
 LATEST: Final = 0.8
 """Seconds from a step until it is written, at most, if the look that writes it takes
@@ -263,11 +263,15 @@ class Recorder:
             if self._past is not None:
                 follow = functools.partial(self._rows.follow, self._past)
                 self._attempt(lambda: follow(self._beat_if_due))
-            pause = INTERVAL
+            patience = INTERVAL
             while not self._stopping:
-                self._wake.wait(pause)
+                # What comes meanwhile is not kept waiting for longer than it is meant.
+                is_called = self._wake.wait(max(patience - self._inbox.age, 0.0))
                 self._wake.clear()
-                pause = self._look()
+                if is_called or self._inbox.age >= patience:
+                    patience = self._look()
+                else:
+                    self._attempt(self._rest)
             self._attempt(self._drain)
             self._attempt(self._rows.finish)
             self._attempt(self._disk.finish)
@@ -277,12 +281,11 @@ class Recorder:
         self._done.set()
 
     def _look(self) -> float:
-        """Empty the queue; give the seconds to the next time."""
+        """Empty the queue; give the seconds that what comes next may wait."""
         began, before = time.monotonic(), time.thread_time()
         self._attempt(self._drain)
         spent, took = time.thread_time() - before, time.monotonic() - began
-        pause = min(max(spent / SHARE, INTERVAL), max(LATEST - 3 * took, INTERVAL))
-        return max(pause - took, 0.0)
+        return min(max(spent / SHARE, INTERVAL), max(LATEST - 3 * took, INTERVAL))
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do a piece of work; the thread outlives any error in it."""
@@ -298,6 +301,7 @@ class Recorder:
         self.note(problem)
 
     def _drain(self) -> None:
+        self._inbox.start()
         for batch in _batches(self._inbox.measurements()):
             self._attempt(functools.partial(self._rows.measured, batch))
             for measurement in batch:
@@ -307,6 +311,11 @@ class Recorder:
         self._rows.logged(list(self._inbox.scalars()))
         for table, columns in self._inbox.rows():
             self._disk.add({table: columns})
+        self._rest()
+
+    def _rest(self) -> None:
+        """What is to be done now and then, whether or not there is anything new."""
+        self._rows.judge()
         self._disk.write()
         self._costs.done(0)
         self._beat_if_due()

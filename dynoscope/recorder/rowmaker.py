@@ -10,7 +10,7 @@ from dynoscope.recorder.builder import TableBuilder
 from dynoscope.recorder.costs import Costs
 from dynoscope.recorder.disk import Disk, Trouble
 from dynoscope.recorder.inbox import landed
-from dynoscope.recorder.judging import Judge, Judging, as_tables
+from dynoscope.recorder.judging import Judge, Judging
 from dynoscope.recorder.manifest import Manifest
 from dynoscope.recorder.past import Past
 from dynoscope.recorder.scalers import Scalers
@@ -101,9 +101,19 @@ class RowMaker:
             self._progress["lost_rows"] += len(rows)
             self._trouble("numbers that were logged are lost", error)
 
+    def judge(self, *, at_once: bool = False) -> None:
+        """Show the judge the rows that wait for him, if that is due."""
+        if not (at_once or self._judging.is_due):
+            return
+        try:
+            self._disk.add(self._judging.show())
+        except Exception as error:  # the steps themselves are on their way
+            self._trouble("findings are lost", error)
+
     def finish(self) -> None:
         """Make the rows that can be made only now that there is no more."""
-        for rows in (self._builder.finish, self._judging.finish):
+        steps = self._builder.finish, self._judging.show, self._judging.finish
+        for rows in steps:
             try:
                 self._disk.add(rows())
             except Exception as error:
@@ -122,11 +132,9 @@ class RowMaker:
             self._trouble(problem)
         for problem, error in self._builder.errors.items():
             self._trouble(problem, error)
-        try:
-            if built:
-                self._disk.add(self._judging.feed(as_tables(built)))
-        except Exception as error:  # the steps themselves are on their way
-            self._trouble("findings are lost", error)
+        if built:
+            self._judging.keep(built)
+        self.judge()
 
     def _sifted(
         self, batch: Sequence[Measurement]
@@ -145,6 +153,7 @@ class RowMaker:
         self._builder = TableBuilder(first.subject)
         self._subject = first.subject
         self._manifest.change(first.subject, first.step)
+        self.judge(at_once=True)
         self._judging.restart(first.subject)
 
     def _landed(self, batch: Sequence[Measurement]) -> list[Measurement]:
