@@ -10,6 +10,7 @@ import pyarrow as pa
 from dynoscope.measurement import Subject
 from dynoscope.recorder.disk import Trouble
 from dynoscope.recorder.tables import finding_columns
+from dynoscope.schema import TABLES
 from dynoscope.schema.arrow import arrow_schema
 
 __all__ = ["Judge", "Judging"]
@@ -18,11 +19,13 @@ PATIENCE: Final = 3.0
 """Seconds that rows may wait for the judge: many at once cost him little more than
 few."""
 
-MOST: Final = 4 << 20
-"""Bytes of rows that may wait for him."""
+MOST: Final = 1 << 14
+"""Rows of `layers` that may wait for him: a few megabytes."""
 
 _JUDGED: Final = ("layers", "normalization")
 """Tables that he looks at."""
+
+_NONFINITE: Final = TABLES["layers"].names().index("nonfinite")
 
 
 class Found(Protocol):
@@ -59,8 +62,8 @@ class Judging:
 
     def __init__(self, judge: Judge | None, trouble: Trouble) -> None:
         self._judge, self._trouble = judge, trouble
-        self._kept: list[dict[str, pa.Table]] = []
-        self._nbytes, self._due = 0, 0.0
+        self._kept: list[dict[str, list[pa.Array]]] = []
+        self._rows, self._due = 0, 0.0
 
     def restart(self, subject: Subject) -> None:
         """Begin anew: what is watched has changed. No rows are to wait any more."""
@@ -75,16 +78,13 @@ class Judging:
         """Keep new rows for the judge, until that is due, or `show` is called."""
         if self._judge is None:
             return
-        tables = {
-            name: pa.Table.from_arrays(built[name], schema=arrow_schema(name))
-            for name in _JUDGED
-            if name in built
-        }
         if not self._kept:
-            self._nbytes, self._due = 0, time.monotonic() + PATIENCE
-        self._kept.append(tables)
-        self._nbytes += sum(table.nbytes for table in tables.values())
-        if self._nbytes > MOST or _is_odd(tables["layers"]):
+            self._rows, self._due = 0, time.monotonic() + PATIENCE
+        self._kept.append({name: built[name] for name in _JUDGED if name in built})
+        nonfinite = built["layers"][_NONFINITE].to_numpy()
+        self._rows += len(nonfinite)
+        # What is not finite one wants to know of at once.
+        if self._rows > MOST or (nonfinite > 0).any():
             self._due = 0.0
 
     @property
@@ -97,11 +97,15 @@ class Judging:
         if not self._kept:
             return {}
         kept, self._kept = self._kept, []
-        joined = {
-            name: pa.concat_tables([tables[name] for tables in kept if name in tables])
+        rows = {
+            name: pa.Table.from_batches(
+                pa.record_batch(built[name], schema=arrow_schema(name))
+                for built in kept
+                if name in built
+            )
             for name in dict.fromkeys(itertools.chain.from_iterable(kept))
         }
-        return self.feed(joined)
+        return self.feed(rows)
 
     def feed(self, tables: Mapping[str, pa.Table]) -> dict[str, list[pa.Array]]:
         """Show rows at once; give the columns of what was found, if anything."""
@@ -126,8 +130,3 @@ class Judging:
             self._judge = None
             self._trouble("judging failed and is off from now on", error)
             return {}
-
-
-def _is_odd(layers: pa.Table) -> bool:
-    """Whether something is not finite: of that one wants to know at once."""
-    return bool((layers["nonfinite"].to_numpy() > 0).any())

@@ -30,6 +30,7 @@ __all__ = [
     "Settled",
     "adam",
     "adam_settled",
+    "adamw",
     "interpolated",
     "interpolated_settled",
     "normgd",
@@ -95,28 +96,32 @@ Settled: TypeAlias = Callable[[Array, Setting, Array], Moments]
 def adam(
     before: Moments, of: Setting, effective_grad_sq: Array
 ) -> tuple[Moments, Array]:
-    """One step of AdamW, or of Adam with L2; both coefficients correct their bias.
+    """One step of Adam with L2 or decoupled decay, or with both.
 
-    v is taken to be even over the layer's weights, and eps to be 0.
+    Both coefficients correct their bias; v is taken to be even over the layer's
+    weights, and eps to be 0.
 
     Source: torch.optim.AdamW; Kosson et al. 2024, eqs. 29 and 36, with momentum's
     memory and v's lag. Against a random walk under a schedule: `trajectory`.
     """
-    weight_sq, steps = before.weight_sq, before.steps + 1
+    weight_sq, fresh = before.weight_sq, 1 - of.beta1
     grad_sq = effective_grad_sq / weight_sq + of.l2**2 * weight_sq
-    squares = of.beta2 * before.grad_sq + (1 - of.beta2) * grad_sq
-    fresh = 1 - of.beta1
-    momentum_sq = (
-        of.beta1**2 * before.momentum_sq
-        + fresh**2 * grad_sq
-        + 2 * of.beta1 * fresh * of.l2 * before.weight_momentum
-    )
+    remembered = 2 * of.beta1 * fresh * of.l2 * before.weight_momentum
+    momentum_sq = _adam_momentum_sq(before, of, grad_sq) + remembered
     along = of.beta1 * before.weight_momentum + fresh * of.l2 * weight_sq
-    corrected = squares / (1 - of.beta2**steps) * (1 - of.beta1**steps) ** 2
-    rate = of.lr * _root_quotient(of.numel, corrected)
-    after_sq, angle = _turn(before, of, -rate * along, rate**2 * momentum_sq)
-    cross = (1 - of.decay) * along - rate * momentum_sq
-    return Moments(after_sq, momentum_sq, cross, squares, steps), angle
+    return _adam(before, of, grad_sq, momentum_sq, along)
+
+
+def adamw(
+    before: Moments, of: Setting, effective_grad_sq: Array
+) -> tuple[Moments, Array]:
+    """The same step where l2 is 0, which is most of what a writer has to carry along.
+
+    Source: see `adam`.
+    """
+    grad_sq = effective_grad_sq / before.weight_sq
+    momentum_sq = _adam_momentum_sq(before, of, grad_sq)
+    return _adam(before, of, grad_sq, momentum_sq, of.beta1 * before.weight_momentum)
 
 
 def adam_settled(weight_sq: Array, of: Setting, effective_grad_sq: Array) -> Moments:
@@ -226,6 +231,27 @@ def orthogonal(
     none = np.zeros(())
     after_sq, angle = _turn(before, of, none, of.lr**2 * of.numel)
     return before._replace(weight_sq=after_sq, steps=before.steps + 1), angle
+
+
+def _adam_momentum_sq(before: Moments, of: Setting, grad_sq: Array) -> Array:
+    """E||m||^2 after the step, of gradients at right angles to the momentum."""
+    momentum_sq: Array = (
+        of.beta1**2 * before.momentum_sq + (1 - of.beta1) ** 2 * grad_sq
+    )
+    return momentum_sq
+
+
+def _adam(
+    before: Moments, of: Setting, grad_sq: Array, momentum_sq: Array, along: Array
+) -> tuple[Moments, Array]:
+    """The step along a momentum with these E||m||^2 and E<w, m>."""
+    steps = before.steps + 1
+    squares = of.beta2 * before.grad_sq + (1 - of.beta2) * grad_sq
+    corrected = squares / (1 - of.beta2**steps) * (1 - of.beta1**steps) ** 2
+    rate = of.lr * _root_quotient(of.numel, corrected)
+    after_sq, angle = _turn(before, of, -rate * along, rate**2 * momentum_sq)
+    cross = (1 - of.decay) * along - rate * momentum_sq
+    return Moments(after_sq, momentum_sq, cross, squares, steps), angle
 
 
 def _interpolated(

@@ -301,7 +301,7 @@ def _shape(hyper: Hyperparameters, start: Array) -> tuple[int, int]:
 
 _LAWS: Final[Mapping[str, tuple[Law, Settled]]] = {
     "adam_l2": (moments.adam, moments.adam_settled),
-    "adamw": (moments.adam, moments.adam_settled),
+    "adamw": (moments.adamw, moments.adam_settled),
     "lion": (moments.interpolated, moments.interpolated_settled),
     "normgd": (moments.normgd, moments.normgd_settled),
     "ortsepnorm": (moments.orthogonal, moments.interpolated_settled),

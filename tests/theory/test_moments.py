@@ -114,7 +114,7 @@ BETAS = {"beta1": 0.9, "beta2": 0.99}
 @pytest.mark.parametrize(
     ("optimizer", "law", "given", "tolerance"),
     [
-        ("adamw", moments.adam, {"lr": 1e-2, "decay": 5e-3, **BETAS}, 1e-9),
+        ("adamw", moments.adamw, {"lr": 1e-2, "decay": 5e-3, **BETAS}, 1e-9),
         ("sepnorm", moments.interpolated, {"lr": 1e-3, "decay": 5e-3, **BETAS}, 1e-9),
         ("normgd", moments.normgd, {"lr": 1e-2, "decay": 5e-3, **BETAS}, 1e-9),
         ("ortsepnorm", moments.orthogonal, {"lr": 1e-3, "decay": 5e-3}, 1e-9),
@@ -161,6 +161,7 @@ def test_layers_of_normgd_share_one_step() -> None:
     ("law", "settled", "given"),
     [
         (moments.adam, moments.adam_settled, {"lr": 1e-3, "decay": 5e-3, **BETAS}),
+        (moments.adamw, moments.adam_settled, {"lr": 1e-3, "decay": 5e-3, **BETAS}),
         (moments.adam, moments.adam_settled, {"lr": 1e-3, "l2": 1e-5, **BETAS}),
         (
             moments.interpolated,
@@ -194,7 +195,7 @@ def test_settled_moments_stay_as_long_as_the_norm_is_held(
     found = settled(FIRST.weight_sq, of, grad_sq)
     assert found.momentum_sq == pytest.approx(held.momentum_sq, rel=0.02)
     assert found.weight_momentum == pytest.approx(held.weight_momentum, rel=0.02)
-    if law is moments.adam:
+    if law in (moments.adam, moments.adamw):
         assert found.grad_sq == pytest.approx(held.grad_sq, rel=1e-9)
 
 
