@@ -255,10 +255,17 @@ def _effective_grad_sq(optimizer: str, hyper: Hyperparameters, layers: int) -> A
 
 
 def _by_step(series: Array) -> Iterable[Array]:
-    """What a series is at each step; for ever, if it is of no step or of one."""
+    """What a series is at each step; for ever, if it is of no step or of one.
+
+    One value for all layers comes as a number: with those numpy is quicker by far than
+    with arrays of one element.
+    """
+    if series.ndim == 2 and series.shape[1] == 1:
+        series = series[:, 0]
+        return series if len(series) > 1 else itertools.repeat(series[0])
     if series.ndim == 2 and len(series) > 1:
         return series
-    return itertools.repeat(series[0] if series.ndim == 2 else series)
+    return itertools.repeat((series[0] if series.ndim == 2 else series)[()])
 
 
 def _column(name: str, value: ArrayLike | None) -> ArrayLike | None:
