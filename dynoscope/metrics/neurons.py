@@ -37,19 +37,7 @@ def statistics(values: FloatArray) -> dict[str, FloatArray]:
     valid = ~np.isnan(values)
     if not valid.all():
         return _ragged_statistics(values, valid)
-    ordered = np.sort(values, axis=-1)
-    mean = ordered.mean(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cv = np.where(
-            mean == 0, np.nan, ordered.std(axis=-1, mean=mean[..., np.newaxis]) / mean
-        )
-    return {
-        **{name: _quantile(ordered, q) for name, q in QUANTILES.items()},
-        "min": ordered[..., 0],
-        "max": ordered[..., -1],
-        "mean": mean,
-        "cv": cv,
-    }
+    return _of_ordered(np.sort(values, axis=-1))
 
 
 def summarize(rows: FloatArray, row_length: npt.ArrayLike) -> dict[str, FloatArray]:
@@ -61,16 +49,35 @@ def summarize(rows: FloatArray, row_length: npt.ArrayLike) -> dict[str, FloatArr
         row_length: weights in a row, broadcast against (..., rows).
     """
     turning = Turning(rows[..., 0, :], rows[..., 1, :], rows[..., 2, :])
-    values = np.sqrt(turning.weight_sq), angle(turning, row_length)
-    # In one go where nothing is NaN: a row of zeros has a norm, but no angle.
-    if np.isnan(values[1]).any():
-        norms, angles = map(statistics, values)
+    both = np.empty((2, *turning.weight_sq.shape))
+    np.sqrt(turning.weight_sq, out=both[0])
+    both[1] = angle(turning, row_length)
+    # A row of zeros has a norm, but no angle: there each has values of its own.
+    if np.isnan(both).any():
+        norms, angles = map(statistics, both)
     else:
-        both = statistics(np.stack(values))
-        norms, angles = ({name: c[i] for name, c in both.items()} for i in range(2))
+        both.sort(axis=-1)
+        found = _of_ordered(both)
+        norms, angles = ({name: c[i] for name, c in found.items()} for i in range(2))
     return {
         **{f"weight_norm_{name}": column for name, column in norms.items()},
         **{f"angular_update_{name}": column for name, column in angles.items()},
+    }
+
+
+def _of_ordered(values: FloatArray) -> dict[str, FloatArray]:
+    """Statistics along the last axis, along which the values grow, without NaN."""
+    mean = values.mean(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cv = np.where(
+            mean == 0, np.nan, values.std(axis=-1, mean=mean[..., np.newaxis]) / mean
+        )
+    return {
+        **{name: _quantile(values, q) for name, q in QUANTILES.items()},
+        "min": values[..., 0],
+        "max": values[..., -1],
+        "mean": mean,
+        "cv": cv,
     }
 
 

@@ -55,8 +55,12 @@ def angle(turning: Turning, numel: npt.ArrayLike) -> FloatArray:
     1e-06
     """
     a, b, turn_sq = turning
-    area = np.where(np.equal(numel, 1), 0.0, np.sqrt(a) * np.sqrt(turn_sq))
-    return np.where(a == 0, np.nan, np.arctan2(area, a + b))
+    area = np.sqrt(a) * np.sqrt(turn_sq)
+    single = np.equal(numel, 1)
+    if single.any():
+        area = np.where(single, 0.0, area)
+    found: FloatArray = np.arctan2(area, a + b)
+    return found if np.all(a) else np.where(a == 0, np.nan, found)
 
 
 def combine(parts: Turning, members: Members) -> Turning:
