@@ -10,6 +10,7 @@ machine's, and short blocks are the likelier to be left in peace.
 """
 
 import functools
+import statistics
 import time
 import timeit
 from collections.abc import Callable
@@ -20,9 +21,9 @@ import torch
 from dynoscope.hooks import Watcher, find_watched
 from dynoscope.recorder import Bystander
 from dynoscope.schedule import Budget, Schedule, every
+from tests.benchmarks.copies import Copier
 from tests.benchmarks.figures import Figure, keep, middle, once
 from tests.benchmarks.options import Options, parse
-from tests.benchmarks.overhead import copy_seconds
 from tests.benchmarks.tasks import TASKS
 
 STEPS: Final = {"gpt": 16, "conv": 150}
@@ -96,15 +97,20 @@ def measured(name: str, options: Options) -> list[Figure]:
         for key, hook in hooks.items():
             hooks[key] = timed(what, hook)
 
-    def train() -> None:
+    def train(between: Callable[[], None] = lambda: None) -> None:
         (task.small if options.quick else task.loss)(model).backward()
+        between()
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(WARM_UP + (3 if options.quick else STEPS[name])):
+    steps = 3 if options.quick else STEPS[name]
+    for _ in range(WARM_UP + steps):
         timed("step", train)()
     watcher.detach()
-    return _figures(name, times, copy_seconds(model, clock))
+    copier = Copier(model, clock)
+    for _ in range(steps):
+        train(copier)
+    return _figures(name, times, statistics.median(copier.seconds))
 
 
 def _figures(name: str, times: dict[str, list[float]], copy: float) -> list[Figure]:

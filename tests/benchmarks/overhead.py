@@ -16,12 +16,10 @@ tools do not record the same: only dynoscope has angles, predictions and neurons
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
-from torch import nn
 
 from tests.benchmarks import arms, machine
 from tests.benchmarks.clocks import Cost
@@ -91,11 +89,12 @@ def grid(task: str, rounds: int, options: Options) -> list[Figure]:
 def compared(task: str, played: Mapping[str, Played]) -> list[Figure]:
     """Each arm on against itself off."""
     steps = [pair.off.cost.wall for its in played.values() for pair in its.pairs]
-    copy = copy_seconds(TASKS[task].build())
+    copies = [seconds for its in played.values() for seconds in its.copies]
+    copy = statistics.median(copies)
     case = f"{task}, bare"
     found = [
         middle(case, "step", [1e3 * step for step in steps], "ms"),
-        once(case, "one copy of all parameters", 1e3 * copy, "ms"),
+        middle(case, "one copy of all parameters", [1e3 * x for x in copies], "ms"),
     ]
     for arm, its in played.items():
         found += _of_arm(task, arm, its, copy)
@@ -181,20 +180,6 @@ def less_added(task: str, arm: str, figures: Sequence[Figure]) -> list[Figure]:
 def _by(theirs: float, ours: float) -> float:
     """Infinite, where ours is lost in the noise."""
     return theirs / ours if ours > 0 else math.inf
-
-
-def copy_seconds(
-    model: nn.Module, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """One copy of all parameters: a unit of cost that holds across machines."""
-    source = [parameter.detach() for parameter in model.parameters()]
-    target = [torch.empty_like(parameter) for parameter in source]
-    times = []
-    for _ in range(30):
-        start = clock()
-        torch._foreach_copy_(target, source)
-        times.append(clock() - start)
-    return statistics.median(times)
 
 
 def keep_rounds(name: str, played: Mapping[str, Played], options: Options) -> None:

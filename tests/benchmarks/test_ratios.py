@@ -137,7 +137,7 @@ def _played(pairs: int, seed: int = 0) -> Played:
             Pair(Half(on, range(start, start + 2)), Half(off, range(start + 2, start)))
         )
     steps = [step for pair in made for step in pair.on.steps]
-    turn = Turn(made, steps, 0.0008 * len(steps))
+    turn = Turn(made, steps, 0.0008 * len(steps), copies=[0.0005])
     recorded = Recorded(frozenset(steps), frozenset(), dict.fromkeys(steps, 0.0024))
     after, children = 0.0002 * len(steps), 0.001 * len(steps)
     return Played([turn], after, children, Cost(0.05, 0.0, 0.02), recorded)

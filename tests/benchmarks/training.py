@@ -9,7 +9,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import nn
 import dynoscope
 from tests.benchmarks.arms import ARMS, Observer
 from tests.benchmarks.clocks import Clocks, Cost
+from tests.benchmarks.copies import Copier
 from tests.benchmarks.tasks import TASKS
 
 __all__ = ["PACES", "Half", "Pace", "Pair", "Recorded", "Training", "Turn"]
@@ -32,7 +33,8 @@ class Pace(NamedTuple):
         leads: how many there are before them is drawn from these: what the last step
             of the other kind has left in caches does not count, and halves do not keep
             step with measurements.
-        warming: steps of each half of the pair that begins a turn, which is not timed.
+        warming: steps of each half of the pair that begins a turn, which is not timed;
+            between those of the second, all parameters are copied.
     """
 
     steps: int
@@ -74,6 +76,7 @@ class Turn(NamedTuple):
         beside: CPU seconds of threads that do not train.
         stretch: steps that were watched before the pairs, one after the other.
         beside_it: CPU seconds of those threads for these steps.
+        copies: seconds of copies of all parameters, between backward and step.
     """
 
     pairs: list[Pair]
@@ -81,6 +84,7 @@ class Turn(NamedTuple):
     beside: float
     stretch: range = range(0)
     beside_it: float = 0.0
+    copies: Sequence[float] = ()
 
 
 class Recorded(NamedTuple):
@@ -145,12 +149,13 @@ class Training:
             self.settle()
             beside_it = (self._clocks.now() - start).beside
         alone = range(first, self._taken)
-        for on in (True, False):  # nobody looks: it has stood still for long
-            self._half(0, self._pace.warming, on=on)
+        # Nobody looks: it has stood still for long.
+        self._half(0, self._pace.warming, on=True)
+        copies = self._copies()
         played = [self._pair() for _ in range(pairs)]
         self._switch(on=False)
         beside = (self._clocks.now() - start).beside
-        return Turn(played, self._watched, beside, alone, beside_it)
+        return Turn(played, self._watched, beside, alone, beside_it, copies)
 
     def settle(self) -> float:
         """Give other threads the time to end their work; CPU seconds that they took."""
@@ -177,6 +182,12 @@ class Training:
         halves = {on: self._half(lead, self._pace.steps, on=on) for on in order}
         return Pair(halves[True], halves[False])
 
+    def _copies(self) -> Sequence[float]:
+        self._switch(on=False)
+        copier = Copier(self.model)
+        self._train(self._pace.warming, between=copier)
+        return copier.seconds
+
     def _half(self, lead: int, steps: int, *, on: bool) -> Half:
         self._switch(on=on)
         first = self._taken
@@ -194,11 +205,16 @@ class Training:
             self._observer.switch(on=on)
 
     def _train(
-        self, steps: int, loss_of: Callable[[nn.Module], torch.Tensor] | None = None
+        self,
+        steps: int,
+        loss_of: Callable[[nn.Module], torch.Tensor] | None = None,
+        between: Callable[[], None] | None = None,
     ) -> None:
         for _ in range(steps):
             loss = (loss_of or self._loss)(self.model)
             loss.backward()
+            if between is not None:
+                between()
             if self._on and self._observer is not None:
                 self._observer.observe(self.model, loss)
             self.optimizer.step()

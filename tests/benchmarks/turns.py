@@ -67,6 +67,11 @@ class Played(NamedTuple):
         return [pair for turn in self.turns for pair in turn.pairs]
 
     @property
+    def copies(self) -> list[float]:
+        """Seconds of copies of all parameters, of all rounds."""
+        return [seconds for turn in self.turns for seconds in turn.copies]
+
+    @property
     def on(self) -> list[int]:
         """Steps that were watched, timed or not, by their numbers in the run."""
         return [step for turn in self.turns for step in turn.on]
