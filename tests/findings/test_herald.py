@@ -11,6 +11,7 @@ import torch
 import dynoscope
 from dynoscope.errors import FindingError, UnwatchableError
 from dynoscope.findings import Finding
+from dynoscope.recorder import judging, recorder
 from tests.findings.trainings import batches, normalized
 
 LONG = 100_000
@@ -58,6 +59,32 @@ def test_raise_ends_the_training_at_an_error(tmp_path: Path) -> None:
         fit(tmp_path / "short", 7, 5, on_finding="raise", quiet=True)
     # A warning is no reason to end a training.
     assert fit(tmp_path / "fine", 20, on_finding="raise", quiet=True) == 20
+
+
+def test_nan_does_not_wait_for_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "PATIENCE", 1e6)
+    with pytest.raises(FindingError, match=r"since step 5"):
+        fit(tmp_path / "run", LONG, 5, on_finding="raise", quiet=True)
+    assert dynoscope.open_run(tmp_path / "run").layers("lr")["step"].max() < LONG // 2
+
+
+@pytest.mark.parametrize("bad_step", [None, 70])
+def test_findings_are_the_same_however_many_rows_are_shown_at_once(
+    bad_step: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for patience in (0.0, 1e6):
+        monkeypatch.setattr(judging, "PATIENCE", patience)
+        monkeypatch.setattr(recorder, "INTERVAL", 0.01)
+        folder = tmp_path / f"{patience:.0f}"
+        torch.manual_seed(0)
+        fit(folder, 100, bad_step, every=1, quiet=True)
+        rows = dynoscope.open_run(folder).findings()
+        found.append(set(zip(rows["rule"], rows["layer"], rows["step"], strict=True)))
+    assert found[0] == found[1]
+    assert len(found[0]) > (1 if bad_step is None else 8)
 
 
 def test_an_exception_of_the_block_is_not_hidden(tmp_path: Path) -> None:
