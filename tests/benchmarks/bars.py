@@ -74,6 +74,14 @@ BARS: Final[Sequence[Bar]] = (
     Bar(f"{_CONV}: wall", "overhead", "conv, + neurons, every step", _WALL, 1.06),
     Bar(f"{_CONV}: CPU", "overhead", "conv, + neurons, every step", _CPU, 1.06),
     *(
+        Bar(
+            f"{_CONV}, on one thread{words}: {what.split()[0]}",
+            *("overhead", f"conv, one thread, {arm}, every step", what, 1.06),
+        )
+        for words, arm in ((", layers", "layers"), ("", "+ neurons"))
+        for what in (_WALL, _CPU)
+    ),
+    *(
         Bar(f"{words}, by default: {what.split()[0]}", "budget", case, what, 1.015)
         for words, case in (
             ("GPT", "gpt, + neurons, default"),

@@ -57,6 +57,10 @@ BARRED: Final = tuple(
 )
 """Arms whose small ratios are held against bars: most of the time is theirs."""
 
+SMALL: Final = ("conv",)
+"""Tasks whose steps are so short that many train them on one thread: they have figures
+of that, too, for the arms with bars."""
+
 STRETCH: Final = {"gpt": 16, "conv": 250}
 """Steps of a turn of these arms with nothing but on."""
 
@@ -69,41 +73,59 @@ PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}
 
 def grid(task: str, rounds: int, options: Options) -> list[Figure]:
     """Every quantity at every fixed interval, and the other tools."""
-    many, few = (2, 2) if options.quick else PAIRS[task]
-    pairs = {arm: many if arm in BARRED else few for arm in ("bare", *SPACED, *OTHERS)}
-    stretch = dict.fromkeys(BARRED, 4 if options.quick else STRETCH[task])
-    match = Match(
-        *(task, pairs, rounds, options.threads),
-        tiny=2 if options.quick else TINY[task],
-        small=options.quick,
-        stretch=stretch,
-    )
-    played = play(match)
+    played = _played(task, ("bare", *SPACED, *OTHERS), rounds, options)
     keep_rounds(f"overhead_{task}_rounds", played, options)
     found = compared(task, played)
     arm = arms.name("+ neurons", "every step")
     own = own_cost(task, arm, played[arm])
-    return [*found, *own, *less_added(task, arm, found)]
+    found += [*own, *less_added(task, arm, found)]
+    if task in SMALL:
+        played = _played(task, ("bare", *BARRED), rounds, options, threads=1)
+        keep_rounds(f"overhead_{task}_one_thread_rounds", played, options)
+        found += compared(task, played, f"{task}, one thread")
+    return found
 
 
-def compared(task: str, played: Mapping[str, Played]) -> list[Figure]:
-    """Each arm on against itself off."""
+def _played(
+    task: str,
+    names: Sequence[str],
+    rounds: int,
+    options: Options,
+    threads: int | None = None,
+) -> dict[str, Played]:
+    many, few = (2, 2) if options.quick else PAIRS[task]
+    pairs = {arm: many if arm in BARRED else few for arm in names}
+    stretch = dict.fromkeys(BARRED, 4 if options.quick else STRETCH[task])
+    match = Match(
+        *(task, pairs, rounds, threads or options.threads),
+        tiny=2 if options.quick else TINY[task],
+        small=options.quick,
+        stretch=stretch,
+    )
+    return play(match)
+
+
+def compared(
+    task: str, played: Mapping[str, Played], name: str | None = None
+) -> list[Figure]:
+    """Each arm on against itself off; `name` is what figures call the task."""
+    name = name or task
     steps = [pair.off.cost.wall for its in played.values() for pair in its.pairs]
     copies = [seconds for its in played.values() for seconds in its.copies]
     copy = statistics.median(copies)
-    case = f"{task}, bare"
+    case = f"{name}, bare"
     found = [
         middle(case, "step", [1e3 * step for step in steps], "ms"),
         middle(case, "one copy of all parameters", [1e3 * x for x in copies], "ms"),
     ]
     for arm, its in played.items():
-        found += _of_arm(task, arm, its, copy)
+        found += _of_arm(task, name, arm, its, copy)
     return found
 
 
-def _of_arm(task: str, arm: str, its: Played, copy: float) -> list[Figure]:
+def _of_arm(task: str, name: str, arm: str, its: Played, copy: float) -> list[Figure]:
     """Its ratios, what they amount to, and what its end costs."""
-    case, pairs = f"{task}, {arm}", its.pairs
+    case, pairs = f"{name}, {arm}", its.pairs
     kinds = [kind_of(pair, its.recorded) for pair in pairs]
     shares = as_it_was(kinds)
     if arm in SPACED:
