@@ -17,6 +17,10 @@ _T = TypeVar("_T")
 SCALAR_BYTES: Final = 1 << 10
 """About what a logged number takes until it is fetched."""
 
+BATCH_BYTES: Final = 4 << 20
+"""Size from which on measurements are enough to be turned into rows: more at once is
+not cheaper, and takes memory."""
+
 
 class Inbox:
     """Queues from the training's threads to the writer's; no side waits for the other.
@@ -70,9 +74,18 @@ class Inbox:
         if self._since is None:
             self._since = time.monotonic()
 
-    def measurements(self) -> Iterator[Measurement]:
+    def batches(self) -> Iterator[list[Measurement]]:
         """Take out the measurements; their memory counts until `release`."""
-        return _drained(self._measurements)
+        batch: list[Measurement] = []
+        size = 0
+        for measurement in _drained(self._measurements):
+            batch.append(measurement)
+            size += measurement.nbytes
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
     def release(self, measurement: Measurement) -> None:
         """A measurement that was taken out is needed no more."""

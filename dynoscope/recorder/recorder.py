@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,10 +49,6 @@ HEARTBEAT: Final = 2.0
 
 QUEUE_BYTES: Final = 256 << 20
 """Host memory that may wait to be written before new measurements are skipped."""
-
-BATCH_BYTES: Final = 4 << 20
-"""Size from which on measurements are enough to be turned into rows: more at once is
-not cheaper, and takes memory."""
 
 PROBLEMS: Final = 100
 """Most problems that a run lists."""
@@ -302,7 +298,7 @@ class Recorder:
 
     def _drain(self) -> None:
         self._inbox.start()
-        for batch in _batches(self._inbox.measurements()):
+        for batch in self._inbox.batches():
             self._attempt(functools.partial(self._rows.measured, batch))
             for measurement in batch:
                 self._inbox.release(measurement)
@@ -338,16 +334,3 @@ class Recorder:
         self._costs.done(0)
         self._manifest.content.update(self._ending, ended=time.time())
         self._disk.beat()
-
-
-def _batches(measurements: Iterator[Measurement]) -> Iterator[list[Measurement]]:
-    batch: list[Measurement] = []
-    size = 0
-    for measurement in measurements:
-        batch.append(measurement)
-        size += measurement.nbytes
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
