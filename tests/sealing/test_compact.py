@@ -12,7 +12,7 @@ import torch
 
 import dynoscope
 from dynoscope.errors import DynoscopeError, DynoscopeWarning
-from dynoscope.recorder import journal, recorder
+from dynoscope.recorder import inbox, journal
 from dynoscope.sealing import compact
 from tests.dashboard.runs import WrittenRun
 from tests.networks import OPTIMIZERS, MixedNet, train
@@ -48,7 +48,7 @@ def everything(run: dynoscope.Run) -> dict[str, pd.DataFrame]:
 
 def test_all_is_read_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "PART_ROWS", 20)
-    monkeypatch.setattr(recorder, "BATCH_BYTES", 1)
+    monkeypatch.setattr(inbox, "BATCH_BYTES", 1)
     monkeypatch.setattr("dynoscope.session.Sealer", lambda folder: None)
     run = record(tmp_path / "run")
     before, last = everything(run), run.last_step
@@ -70,7 +70,7 @@ def test_a_run_is_sealed_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "PART_ROWS", 20)
-    monkeypatch.setattr(recorder, "BATCH_BYTES", 1)
+    monkeypatch.setattr(inbox, "BATCH_BYTES", 1)
     run = record(tmp_path / "run")
     assert [path.name[:7] for path in (run.folder / "layers").iterdir()] == ["segment"]
     assert not run.problems
