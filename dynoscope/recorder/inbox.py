@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dynoscope.measurement import Measurement, ScalarEntry
 from dynoscope.metrics.shipping import Shipped
+from dynoscope.recorder.grouping import in_groups
 
 __all__ = ["Inbox", "landed"]
 
@@ -76,16 +77,8 @@ class Inbox:
 
     def batches(self) -> Iterator[list[Measurement]]:
         """Take out the measurements; their memory counts until `release`."""
-        batch: list[Measurement] = []
-        size = 0
-        for measurement in _drained(self._measurements):
-            batch.append(measurement)
-            size += measurement.nbytes
-            if size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+        waiting = _drained(self._measurements)
+        return in_groups(waiting, lambda measurement: measurement.nbytes, BATCH_BYTES)
 
     def release(self, measurement: Measurement) -> None:
         """A measurement that was taken out is needed no more."""

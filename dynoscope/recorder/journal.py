@@ -2,13 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dynoscope.recorder.grouping import in_groups
 from dynoscope.recorder.stream import Stream
 from dynoscope.schema.arrow import arrow_schema
 from dynoscope.schema.folder import (
@@ -93,7 +94,7 @@ class TableWriter:
         journal.close()
         groups = (
             pa.Table.from_batches(group, self._schema)
-            for group in _in_groups(journal.read())
+            for group in in_groups(journal.read(), len, GROUP_ROWS)
         )
         _write_part(self._folder, number, self._schema, groups)
         journal.path.unlink(missing_ok=True)
@@ -138,16 +139,3 @@ def _write_part(
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink()
         raise
-
-
-def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    group: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        group.append(batch)
-        rows += batch.num_rows
-        if rows >= GROUP_ROWS:
-            yield group
-            group, rows = [], 0
-    if group:
-        yield group

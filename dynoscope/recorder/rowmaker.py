@@ -112,8 +112,8 @@ class RowMaker:
 
     def finish(self) -> None:
         """Make the rows that can be made only now that there is no more."""
-        steps = self._builder.finish, self._judging.show, self._judging.finish
-        for rows in steps:
+        last = self._builder.finish, self._judging.show, self._judging.finish
+        for rows in last:
             try:
                 self._disk.add(rows())
             except Exception as error:

@@ -260,12 +260,11 @@ def _by_step(series: Array) -> Iterable[Array]:
     One value for all layers comes as a number: with those numpy is quicker by far than
     with arrays of one element.
     """
-    if series.ndim == 2 and series.shape[1] == 1:
+    if series.ndim < 2:
+        return itertools.repeat(series[()])
+    if series.shape[1] == 1:
         series = series[:, 0]
-        return series if len(series) > 1 else itertools.repeat(series[0])
-    if series.ndim == 2 and len(series) > 1:
-        return series
-    return itertools.repeat((series[0] if series.ndim == 2 else series)[()])
+    return series if len(series) > 1 else itertools.repeat(series[0])
 
 
 def _column(name: str, value: ArrayLike | None) -> ArrayLike | None:
