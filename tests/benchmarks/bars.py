@@ -54,7 +54,11 @@ class Bar(NamedTuple):
 
 _WALL, _CPU = "wall ratio", "CPU ratio"
 _GPT, _CONV = "GPT, every step", "convolutions, every step"
-_OWN = "own account by added wall time"
+_OWN = {
+    "": "own account by added wall time",
+    " to the optimizer's step": "own account by time added to the optimizer's step",
+}
+_WATCHED = {_GPT: "gpt", _CONV: "conv", f"{_CONV}, on one thread": "conv, one thread"}
 
 BARS: Final[Sequence[Bar]] = (
     Bar(f"{_GPT}, layers: wall", "overhead", "gpt, layers, every step", _WALL, 1.05),
@@ -91,11 +95,20 @@ BARS: Final[Sequence[Bar]] = (
     ),
     *(
         Bar(
-            f"{words}: time that the run says it took, by wall time added",
-            *("overhead", f"{task}, + neurons, every step", _OWN, 1.2),
+            f"{words}: time that the run says it took, by wall time added{where}",
+            *("overhead", f"{task}, + neurons, every step", what, 1.2),
             least=0.8,
         )
-        for words, task in ((_GPT, "gpt"), (_CONV, "conv"))
+        for words, task in _WATCHED.items()
+        for where, what in _OWN.items()
+    ),
+    *(
+        Bar(
+            f"{words}: forward and backward alone, wall",
+            *("overhead", f"{task}, + neurons, every step"),
+            *("all but the optimizer's step, wall ratio", None),
+        )
+        for words, task in _WATCHED.items()
     ),
     *(
         Bar(

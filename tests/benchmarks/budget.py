@@ -26,7 +26,7 @@ from tests.benchmarks.overhead import (
 )
 from tests.benchmarks.turns import Match, play
 
-PAIRS: Final = {"gpt": 11, "conv": 45}
+PAIRS: Final = {"gpt": 40, "conv": 140}
 """Of a turn; a fourth as many of the bare arm."""
 
 STRETCH: Final = {"gpt": 30, "conv": 500}

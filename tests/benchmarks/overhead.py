@@ -21,6 +21,7 @@ from typing import Final
 
 import torch
 
+from dynoscope.measurement import FloatArray
 from tests.benchmarks import arms, machine
 from tests.benchmarks.clocks import Cost
 from tests.benchmarks.figures import Figure, keep, load, middle, once, write_rows
@@ -35,7 +36,7 @@ from tests.benchmarks.ratios import (
     mean,
 )
 from tests.benchmarks.tasks import TASKS
-from tests.benchmarks.training import PACES
+from tests.benchmarks.training import PACES, Half
 from tests.benchmarks.turns import Match, Played, play
 
 __all__ = ["compared", "keep_rounds", "known", "less_added", "own_cost", "task_by_task"]
@@ -67,7 +68,7 @@ STRETCH: Final = {"gpt": 16, "conv": 250}
 TINY: Final = {"gpt": 60, "conv": 400}
 """Steps on small batches before the first turn: at first the rules are asked often."""
 
-PAIRS: Final = {"gpt": (10, 2), "conv": (40, 6)}
+PAIRS: Final = {"gpt": (60, 4), "conv": (140, 16)}
 """Pairs of a turn, of these arms and of the others."""
 
 
@@ -77,12 +78,12 @@ def grid(task: str, rounds: int, options: Options) -> list[Figure]:
     keep_rounds(f"overhead_{task}_rounds", played, options)
     found = compared(task, played)
     arm = arms.name("+ neurons", "every step")
-    own = own_cost(task, arm, played[arm])
-    found += [*own, *less_added(task, arm, found)]
+    found += [*own_cost(task, arm, played[arm]), *less_added(task, arm, found)]
     if task in SMALL:
         played = _played(task, ("bare", *BARRED), rounds, options, threads=1)
         keep_rounds(f"overhead_{task}_one_thread_rounds", played, options)
-        found += compared(task, played, f"{task}, one thread")
+        name = f"{task}, one thread"
+        found += [*compared(task, played, name), *own_cost(name, arm, played[arm])]
     return found
 
 
@@ -160,23 +161,53 @@ def _beside(its: Played) -> list[float]:
     return [pair.on.cost.beside + pair.off.cost.beside for pair in its.pairs]
 
 
-def own_cost(task: str, arm: str, its: Played) -> list[Figure]:
+def own_cost(name: str, arm: str, its: Played) -> list[Figure]:
     """What a run says that it took, against the time that it added to the training.
 
-    Without its end, which it cannot record any more.
+    Without its end, which it cannot record any more. A step differs from the next by
+    as much as all that is added, but hardly in its optimizer's part, where the hooks
+    are: by that part alone the same is far surer; of the rest it is said whether
+    anything was added there.
     """
-    case, pairs = f"{task}, {arm}", its.pairs
+    case, pairs = f"{name}, {arm}", its.pairs
     steps = its.stretches or its.on
     said = sum(its.recorded.costs.get(step, 0.0) for step in steps) / len(steps)
-    step = statistics.median(pair.off.cost.wall for pair in pairs)
     kinds = [kind_of(pair, its.recorded) for pair in pairs]
-    ratios = [pair.on.cost.wall / pair.off.cost.wall for pair in pairs]
-    pair_ratio = estimated(ratios, kinds, as_it_was(kinds))
-    added = (pair_ratio - 1) * step + mean(_beside(its), its.beside)
+    shares, beside = as_it_was(kinds), mean(_beside(its), its.beside)
+
+    def ratio(seconds: Callable[[Half], float]) -> FloatArray:
+        ratios = [seconds(pair.on) / seconds(pair.off) for pair in pairs]
+        return estimated(ratios, kinds, shares)
+
+    def account(seconds: Callable[[Half], float]) -> FloatArray:
+        without = statistics.median(seconds(pair.off) for pair in pairs)
+        by: FloatArray = said / ((ratio(seconds) - 1) * without + beside)
+        return by
+
+    step = statistics.median(pair.off.cost.wall for pair in pairs)
     return [
         once(case, "own account, share of a bare step", said / step),
-        as_figure(case, "own account by added wall time", said / added, len(pairs)),
+        *(
+            as_figure(case, what, estimate, len(pairs))
+            for what, estimate in {
+                "own account by added wall time": account(_whole),
+                "own account by time added to the optimizer's step": account(_in_it),
+                "all but the optimizer's step, wall ratio": ratio(_outside),
+            }.items()
+        ),
     ]
+
+
+def _whole(half: Half) -> float:
+    return half.cost.wall
+
+
+def _in_it(half: Half) -> float:
+    return half.optimizer
+
+
+def _outside(half: Half) -> float:
+    return half.cost.wall - half.optimizer
 
 
 def less_added(task: str, arm: str, figures: Sequence[Figure]) -> list[Figure]:
@@ -206,11 +237,12 @@ def _by(theirs: float, ours: float) -> float:
 
 def keep_rounds(name: str, played: Mapping[str, Played], options: Options) -> None:
     """The raw times: one row per arm and pair, seconds of a step."""
-    halves = [f"{half}_{what}" for half in ("on", "off") for what in Cost._fields]
+    fields = (*Cost._fields, "optimizer")
+    halves = [f"{half}_{what}" for half in ("on", "off") for what in fields]
     rows = [
         [
             *(arm, turn, pair.on.steps.start, *kind_of(pair, its.recorded)),
-            *(f"{x:.6g}" for half in pair for x in half.cost),
+            *(f"{x:.6g}" for half in pair for x in (*half.cost, half.optimizer)),
         ]
         for arm, its in played.items()
         for turn, each in enumerate(its.turns)

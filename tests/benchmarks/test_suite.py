@@ -35,6 +35,7 @@ def test_every_part_leaves_its_figures(tmp_path: Path) -> None:
     rounds = (tmp_path / "overhead_gpt_rounds.csv").read_text().splitlines()
     assert rounds[0] == (
         "arm,round,step,measured,counted,"
-        "on_wall,on_cpu,on_beside,off_wall,off_cpu,off_beside"
+        "on_wall,on_cpu,on_beside,on_optimizer,"
+        "off_wall,off_cpu,off_beside,off_optimizer"
     )
     assert len(rounds) > 4 * 9

@@ -64,6 +64,7 @@ def test_arms_train_in_turns_and_say_what_was_measured() -> None:
             for half in pair:
                 assert len(half.steps) == PACES["conv"].steps
                 assert min(half.cost.wall, half.cost.cpu) > 0
+                assert 0 < half.optimizer < half.cost.wall
             assert set(pair.on.steps) <= set(its.on)
             assert set(pair.off.steps).isdisjoint(its.on)
         assert its.on == sorted(set(its.on))
