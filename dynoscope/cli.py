@@ -289,7 +289,3 @@ def predict(
 def main() -> None:
     """Entry point of the `dynoscope` command."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ import pytest
 
 import dynoscope
 
-DYNOSCOPE = [sys.executable, "-m", "dynoscope.cli"]
+DYNOSCOPE = [sys.executable, "-m", "dynoscope"]
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_files_and_functions_stay_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["-c", "import dynoscope"], ["-m", "dynoscope.cli", "--help"]]
+    "command", [["-c", "import dynoscope"], ["-m", "dynoscope", "--help"]]
 )
 def test_starting_loads_no_torch(command: list[str]) -> None:
     done = subprocess.run(

@@ -19,7 +19,7 @@ TIMES: Final = 11
 COMMANDS: Final = {
     "python": ["-c", "pass"],
     "import dynoscope": ["-c", "import dynoscope"],
-    "dynoscope --help": ["-m", "dynoscope.cli", "--help"],
+    "dynoscope --help": ["-m", "dynoscope", "--help"],
 }
 
 

@@ -7,7 +7,7 @@ ADAMW = "adamw --shape 256,128 --lr 3e-3 --weight-decay 0.1 --steps 2000".split(
 
 def predict(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dynoscope.cli", "predict", *arguments],
+        [sys.executable, "-m", "dynoscope", "predict", *arguments],
         capture_output=True,
         text=True,
         check=False,

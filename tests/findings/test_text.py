@@ -28,7 +28,7 @@ def test_the_command_fits_in_80_columns(tmp_path: Path) -> None:
     assert text.startswith("run: 1 warning, ")
     assert text.index("adam_l2") < text.index("decayed_gains")
     assert "and 4 more layers" in text
-    command = [sys.executable, "-m", "dynoscope.cli", "findings", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "dynoscope", "findings", str(tmp_path / "run")]
     done = subprocess.run(
         [*command, "--json"], capture_output=True, text=True, check=True
     )

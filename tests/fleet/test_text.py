@@ -24,7 +24,7 @@ def printed(frame: pd.DataFrame, metric: str | None = None, width: int = 80) -> 
 
 
 def fleet(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "dynoscope.cli", "fleet", *arguments]
+    command = [sys.executable, "-m", "dynoscope", "fleet", *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False
     )

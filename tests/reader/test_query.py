@@ -85,7 +85,7 @@ def test_damage_is_named_and_the_rest_is_asked(written: WrittenRun) -> None:
 
 def test_the_command(written: WrittenRun) -> None:
     written.end()
-    command = [sys.executable, "-m", "dynoscope.cli", "query", str(written.path)]
+    command = [sys.executable, "-m", "dynoscope", "query", str(written.path)]
     ask = [*command, AGGREGATES]
     said = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[0].split() == ["layer", "rows", "norm", "first"]

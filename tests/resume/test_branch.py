@@ -18,6 +18,7 @@ from dynoscope.recorder.journal import TableWriter
 from dynoscope.recorder.tables import scalar_columns
 from dynoscope.resume.branch import branch_off, tidy
 from dynoscope.schema.folder import BRANCHES, CUT
+from dynoscope.sealing import compact
 from dynoscope.sealing.segment import write_segment
 from tests.dashboard.runs import WrittenRun
 
@@ -187,3 +188,19 @@ def test_killed_at_any_change_nothing_is_lost_nor_doubled(
         assert not list(copy.rglob(CUT))
         assert len(list((copy / BRANCHES).iterdir())) == 1
     assert min(seen.values()) > 0, seen
+
+
+def test_killed_at_any_change_and_compacted_nothing_is_lost_nor_doubled(
+    folder: Path, killed: list[Path]
+) -> None:
+    before = rows_of(open_run(folder))
+    for copy in killed:
+        moved = open_run(copy).branches
+        assert compact(copy).problems == []
+        if moved:
+            assert_split(before, open_run(copy), 17)
+            tidy(copy)
+        else:
+            assert branch_off(copy, 17) == "001"
+        assert_split(before, open_run(copy), 17)
+        assert not list(copy.rglob(CUT))

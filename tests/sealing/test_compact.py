@@ -129,7 +129,7 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     run = record(tmp_path / "run")
-    command = [sys.executable, "-m", "dynoscope.cli", "compact", str(run.folder)]
+    command = [sys.executable, "-m", "dynoscope", "compact", str(run.folder)]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "files of" in said.stdout
     command[-1] = str(tmp_path / "nothing")
