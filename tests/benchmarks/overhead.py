@@ -173,7 +173,7 @@ def own_cost(name: str, arm: str, its: Played) -> list[Figure]:
     steps = its.stretches or its.on
     said = sum(its.recorded.costs.get(step, 0.0) for step in steps) / len(steps)
     kinds = [kind_of(pair, its.recorded) for pair in pairs]
-    shares, beside = as_it_was(kinds), mean(_beside(its), its.beside)
+    shares, beside = as_it_was(kinds), mean(_beside(its), its.steadily)
 
     def ratio(seconds: Callable[[Half], float]) -> FloatArray:
         ratios = [seconds(pair.on) / seconds(pair.off) for pair in pairs]

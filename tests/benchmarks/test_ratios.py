@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynoscope.measurement import FloatArray
+from dynoscope.recorder.journal import PART_SECONDS
 from tests.benchmarks.clocks import Cost
 from tests.benchmarks.overhead import compared, own_cost
 from tests.benchmarks.ratios import (
@@ -194,7 +195,11 @@ def test_stretches_say_what_threads_take_where_there_are_any() -> None:
     assert its.beside == pytest.approx(0.002)
     turn = its.turns[0]._replace(stretch=range(40, 50), beside_it=0.004)
     stretched = its._replace(turns=[turn])
-    assert stretched.beside == pytest.approx(0.0004 + 0.001)
+    assert stretched.steadily == pytest.approx(0.0004 + 0.001)
+    assert stretched.beside == pytest.approx(stretched.steadily)
+    late = its._replace(turns=[turn._replace(overdue=0.6)])
+    step = statistics.median(pair.on.cost.wall for pair in its.pairs)
+    assert late.beside == pytest.approx(late.steadily + 0.6 * step / PART_SECONDS)
     costs = dict.fromkeys(range(40, 50), 0.0048)
     recorded = its.recorded._replace(costs=costs)
     found = own_cost("conv", ARM, stretched._replace(recorded=recorded))

@@ -81,6 +81,8 @@ class Turn(NamedTuple):
         beside: CPU seconds of threads that do not train.
         stretch: steps that were watched before the pairs, one after the other.
         beside_it: CPU seconds of those threads for these steps.
+        overdue: what they took before that, for it was due by the clock: that goes on
+            while a training stands still.
         copies: seconds of copies of all parameters, between backward and step.
     """
 
@@ -89,6 +91,7 @@ class Turn(NamedTuple):
     beside: float
     stretch: range = range(0)
     beside_it: float = 0.0
+    overdue: float = 0.0
     copies: Sequence[float] = ()
 
 
@@ -147,20 +150,28 @@ class Training:
 
     def turn(self, pairs: int, stretch: int = 0) -> Turn:
         """Train: at first for a stretch with nothing but on, then on and off."""
-        start, self._watched, first = self._clocks.now(), [], self._taken
-        beside_it = 0.0
+        start, self._watched = self._clocks.now(), []
+        beside_it, overdue, alone = 0.0, 0.0, range(0)
         if stretch:
-            self._half(stretch - 1, 1, on=True)
-            self.settle()
-            beside_it = (self._clocks.now() - start).beside
-        alone = range(first, self._taken)
+            lead = self._pace.warming
+            overdue = self._alone(lead)
+            overdue -= self._alone(lead)  # which has the run record it, too
+            first, beside_it = self._taken, self._alone(stretch)
+            alone = range(first, self._taken)
         # Nobody looks: it has stood still for long.
         self._half(0, self._pace.warming, on=True)
         copies = self._copies()
         played = [self._pair() for _ in range(pairs)]
         self._switch(on=False)
         beside = (self._clocks.now() - start).beside
-        return Turn(played, self._watched, beside, alone, beside_it, copies)
+        return Turn(played, self._watched, beside, alone, beside_it, overdue, copies)
+
+    def _alone(self, steps: int) -> float:
+        """Train with nothing but on; CPU seconds of other threads for it."""
+        start = self._clocks.now()
+        self._half(steps - 1, 1, on=True)
+        self.settle()
+        return (self._clocks.now() - start).beside
 
     def settle(self) -> float:
         """Give other threads the time to end their work; CPU seconds that they took."""

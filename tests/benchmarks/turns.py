@@ -9,10 +9,12 @@ import contextlib
 import multiprocessing
 import random
 import signal
+import statistics
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from dynoscope.recorder.journal import PART_SECONDS
 from tests.benchmarks import arms, family
 from tests.benchmarks.clocks import Cost
 from tests.benchmarks.training import Pair, Recorded, Training, Turn
@@ -79,6 +81,19 @@ class Played(NamedTuple):
     @property
     def beside(self) -> float:
         """CPU seconds of threads and processes that do not train, per watched step.
+
+        The clock goes on while a training stands still: what is overdue when a stretch
+        begins, files of a minute that are written anew, counts once a minute.
+        """
+        if not self.stretches:
+            return self.steadily
+        step = statistics.median(pair.on.cost.wall for pair in self.pairs)
+        overdue = statistics.fmean(turn.overdue for turn in self.turns)
+        return self.steadily + overdue * step / PART_SECONDS
+
+    @property
+    def steadily(self) -> float:
+        """The same without what was overdue.
 
         That of threads by the stretches, if there are any: between pairs they have
         less to do at a time, and more often nothing.
