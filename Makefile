@@ -32,7 +32,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.bench  ## speed and size, then the table in the README; 40 minutes
+bench: .venv/.bench  ## speed and size, then the table in the README; 45 minutes
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean:
