@@ -179,14 +179,15 @@ def own_cost(name: str, arm: str, its: Played) -> list[Figure]:
         ratios = [seconds(pair.on) / seconds(pair.off) for pair in pairs]
         return estimated(ratios, kinds, shares)
 
+    def bare(seconds: Callable[[Half], float]) -> float:
+        return statistics.median(seconds(pair.off) for pair in pairs)
+
     def account(seconds: Callable[[Half], float]) -> FloatArray:
-        without = statistics.median(seconds(pair.off) for pair in pairs)
-        by: FloatArray = said / ((ratio(seconds) - 1) * without + beside)
+        by: FloatArray = said / ((ratio(seconds) - 1) * bare(seconds) + beside)
         return by
 
-    step = statistics.median(pair.off.cost.wall for pair in pairs)
     return [
-        once(case, "own account, share of a bare step", said / step),
+        once(case, "own account, share of a bare step", said / bare(_whole)),
         *(
             as_figure(case, what, estimate, len(pairs))
             for what, estimate in {

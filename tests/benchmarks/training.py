@@ -43,8 +43,8 @@ class Pace(NamedTuple):
 
 
 PACES: Final = {"gpt": Pace(1, (0,), 1), "conv": Pace(2, (1, 2), 8)}
-"""Short halves: steps side by side are the most alike. Those of the GPT need no lead:
-they stream gigabytes through the caches."""
+"""Short halves: steps side by side are the most alike. The GPT has no lead, which would
+double its error: what a watched step leaves to the next one is not told apart there."""
 
 SETTLE: Final = 0.8
 """Seconds in which dynoscope's writer has looked, and done what there was to do."""
@@ -155,7 +155,7 @@ class Training:
         if stretch:
             lead = self._pace.warming
             overdue = self._alone(lead)
-            overdue -= self._alone(lead)  # which has the run record it, too
+            overdue -= self._alone(lead)  # steps alone; the run has told of it by then
             first, beside_it = self._taken, self._alone(stretch)
             alone = range(first, self._taken)
         # Nobody looks: it has stood still for long.
