@@ -43,6 +43,8 @@ class Pairing:
             the same layers in both runs, and so the same metrics.
         modules: those that are only the same as themselves, sorted by size.
         members: which layers of a, and of b, make each of them.
+        reach: measured steps after which a layer's last turn is too long ago to count
+            for its modules; 0 where no layers take turns.
         turns: of the layers of a, and of b.
     """
 
@@ -58,6 +60,7 @@ class Pairing:
             turns_of(manifest, names)
             for manifest, names in zip(manifests, self.names, strict=bool(manifests))
         ]
+        self.reach = max(map(reach_of, self.turns), default=0)
         self.shared = sorted({*names_a} & {*names_b})
         ranges = {
             name: tuple(_range(name, its) for its in self.names)
@@ -80,7 +83,7 @@ def _rolled(
     columns: Mapping[str, Array], turns: Array, members: Members
 ) -> dict[str, Array]:
     """Columns of modules x steps from those of layers x steps, in float64."""
-    if reach_of(turns):  # of the first steps some turns are not known
+    if reach_of(turns):
         turned = as_of_last_turns(turns, {name: x.T for name, x in columns.items()})
         columns = {name: x.T for name, x in turned.items()}
     wide = {name: _wide(x) for name, x in columns.items()}
@@ -154,16 +157,17 @@ class Comparison:
     def take(self, stretch: Stretch) -> Self:
         """Compare some steps, after all earlier ones."""
         with np.errstate(all="ignore"):  # infinite numbers are compared, too
-            self._take(*stretch)
+            self._take(stretch)
         self.steps += len(stretch.steps)
-        for known, grid in zip(self.problems, stretch, strict=True):
+        for known, grid in zip(self.problems, stretch[:2], strict=True):
             known.update(dict.fromkeys(grid.problems))
         return self
 
-    def _take(self, a: Grid, b: Grid) -> None:
-        columns = a.columns(), b.columns()
+    def _take(self, stretch: Stretch) -> None:
+        columns, steps = (stretch.a.columns(), stretch.b.columns()), stretch.steps
+        here = np.s_[:, stretch.lead :]
         for name, tally in self._layers.items():
-            tally.add(a.steps, *self._shared([each[name] for each in columns]))
+            tally.add(steps, *self._shared([each[name][here] for each in columns]))
         if not self.pairing.modules:
             return
         rolled_a, rolled_b = (
@@ -173,11 +177,12 @@ class Comparison:
             )
         )
         whole = self.pairing.modules.index("*")
-        curves: dict[str, npt.NDArray[np.generic]] = {"step": a.steps}
+        curves: dict[str, npt.NDArray[np.generic]] = {"step": steps}
         for name, tally in self._modules.items():
-            tally.add(a.steps, rolled_a[name], rolled_b[name])
-            curves[f"{name}_a"] = rolled_a[name][whole].copy()
-            curves[f"{name}_b"] = rolled_b[name][whole].copy()
+            of_a, of_b = rolled_a[name][here], rolled_b[name][here]
+            tally.add(steps, of_a, of_b)
+            curves[f"{name}_a"] = of_a[whole].copy()
+            curves[f"{name}_b"] = of_b[whole].copy()
         self._curves.append(curves)
 
     def _shared(self, columns: Sequence[Array]) -> Iterator[Array]:

@@ -66,19 +66,26 @@ class Stretch(NamedTuple):
     Attributes:
         a: run a's rows.
         b: run b's rows of the same steps.
+        lead: how many of these steps come first only for what is to be known of
+            them: they are of the stretch before.
     """
 
     a: Grid
     b: Grid
+    lead: int = 0
 
     @property
     def steps(self) -> IntArray:
-        """Step numbers, ascending."""
-        return self.a.steps
+        """Step numbers, ascending, without the lead."""
+        return self.a.steps[self.lead :]
 
 
 def stretches(
-    a: Half, b: Half, steps: IntArray, begin: Callable[[], Callable[[Stretch], _T]]
+    a: Half,
+    b: Half,
+    steps: IntArray,
+    begin: Callable[[], Callable[[Stretch], _T]],
+    lead: int = 0,
 ) -> Iterator[_T]:
     """Go over both runs' rows, reading and working in several threads.
 
@@ -88,6 +95,7 @@ def stretches(
         steps: the steps wanted, ascending.
         begin: called for each stretch in turn, in this thread, once the results of
             all but the last few have been taken; gives what is to be done with it.
+        lead: steps before each stretch that are given with it, where there are any.
 
     Yields:
         What was made of each stretch, in their order.
@@ -95,15 +103,17 @@ def stretches(
     _keep_memory()
     with ThreadPoolExecutor(THREADS, "dynoscope-diff") as pool:
         try:
-            sides = [_Ahead(pool, half, steps) for half in (a, b)]
+            sides = [_Ahead(pool, half, steps, lead) for half in (a, b)]
             cuts = _cuts(sides, len(steps), max(len(a.layers), len(b.layers)))
             at_work: collections.deque[Future[_T]] = collections.deque()
             for start, stop in itertools.pairwise(cuts):
                 for side in sides:
                     side.request(start)
-                stretch = Stretch(*(side.part(start, stop) for side in sides))
+                from_a, from_b = (side.part(start, stop) for side in sides)
+                stretch = Stretch(from_a, from_b, min(start, lead))
                 at_work.append(pool.submit(begin(), stretch))
-                del stretch  # else it would be held while the next one is read
+                # else they would be held while the next ones are read
+                del stretch, from_a, from_b
                 if len(at_work) == THREADS:
                     yield at_work.popleft().result()
             while at_work:
@@ -139,8 +149,10 @@ class _Ahead:
         starts: positions of the steps at which pieces begin.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, half: Half, steps: IntArray) -> None:
-        self._pool, self._half, self._steps = pool, half, steps
+    def __init__(
+        self, pool: ThreadPoolExecutor, half: Half, steps: IntArray, lead: int
+    ) -> None:
+        self._pool, self._half, self._steps, self._lead = pool, half, steps, lead
         self.starts = _starts(half.extents, steps)
         self._pieces: dict[int, Future[Grid]] = {}
 
@@ -152,12 +164,20 @@ class _Ahead:
                 self._pieces[each] = self._pool.submit(self._read, each)
 
     def part(self, start: int, stop: int) -> Grid:
-        """Some steps of a piece that was requested; pieces before it are let go."""
+        """Some steps, with their lead; earlier pieces than theirs are let go.
+
+        They are in one piece, which was requested.
+        """
         number = self._number(start)
         for passed in [n for n in self._pieces if n < number]:
             del self._pieces[passed]
-        first = self.starts[number]
-        return self._pieces[number].result().part(start - first, stop - first)
+        first = self._led(self.starts[number])
+        whole = self._pieces[number].result()
+        return whole.part(self._led(start) - first, stop - first)
+
+    def _led(self, position: int) -> int:
+        """Where the lead of the steps from a position on begins."""
+        return max(position - self._lead, 0)
 
     def _number(self, position: int) -> int:
         return bisect.bisect_right(self.starts, position) - 1
@@ -165,7 +185,7 @@ class _Ahead:
     def _read(self, number: int) -> Grid:
         start, stop = [*self.starts, len(self._steps)][number : number + 2]
         run, table, columns, layers, _ = self._half
-        return run.grid(table, columns, layers, self._steps[start:stop])
+        return run.grid(table, columns, layers, self._steps[self._led(start) : stop])
 
 
 def _starts(extents: Sequence[Extent], steps: IntArray) -> list[int]:

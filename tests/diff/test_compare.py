@@ -134,6 +134,23 @@ def test_pieces_do_not_show(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -
         )
 
 
+def test_pieces_of_layers_that_take_turns_do_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = record(tmp_path / "adamw", adamw, 40, turns=3)
+    b = record(tmp_path / "lion", lion, 40, turns=2)
+    whole = diff(a, b)
+    assert whole.whole.loc["weight_norm", "steps"] == 38  # once all have had a turn
+    monkeypatch.setattr(stretches, "LEAST_ROWS", 1)
+    monkeypatch.setattr(stretches, "MOST_ROWS", 20)
+    monkeypatch.setattr(stretches, "STRETCH_ROWS", 15)  # three steps of five layers
+    pieces = diff(a, b)
+    for name in ("layers", "roll_ups", "curves"):
+        pd.testing.assert_frame_equal(
+            getattr(pieces, name), getattr(whole, name), rtol=1e-12
+        )
+
+
 def test_a_run_does_not_differ_from_itself(a: Path) -> None:
     found = diff(a, a)
     for frame in (found.layers, found.roll_ups, found.normalization):
