@@ -170,8 +170,10 @@ def _go_over(
         Half(run, found.table, found.columns, names, its)
         for run, names, its in zip(runs, found.pairing.names, extents, strict=True)
     ]
-    reach = found.pairing.reach
-    for later in stretches(*halves, steps, lambda: found.later().take, reach):
+    each = stretches(
+        halves[0], halves[1], steps, lambda: found.later().take, found.pairing.reach
+    )
+    for later in each:
         found.merge(later)
         if progress is not None:
             progress(found.steps / len(steps))
