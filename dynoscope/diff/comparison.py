@@ -12,7 +12,6 @@ import pandas as pd
 from dynoscope.diff.stretches import Stretch
 from dynoscope.diff.tally import Tally
 from dynoscope.metrics.members import Members
-from dynoscope.reader import Grid
 from dynoscope.reader.rollup import is_roll_up, roll_ups_columns
 from dynoscope.reader.turns import as_of_last_turns, reach_of, turns_of
 from dynoscope.schema import TABLES
