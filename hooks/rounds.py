@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -34,6 +35,23 @@ class Round:
     counting: bool = False
     turn: int = 0
     seconds: float = 0.0
+    _start: float = 0.0
+    _before: float = 0.0
+
+    def since(self, start: float) -> Self:
+        """Count all time from `start`, by `time.perf_counter`, to the end of a block.
+
+        What was counted inside of the block is in it.
+        """
+        self._start, self._before = start, self.seconds
+        return self
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.seconds = self._before + time.perf_counter() - self._start
 
 
 def measurement_of(

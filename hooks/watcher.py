@@ -153,22 +153,23 @@ class Watcher:
         current = self._round_of(part)
         if current.measured is None and not current.due:
             return None
-        return self._take_before(part, current, args, kwargs)
+        return self._take_before(part, current, time.perf_counter(), args, kwargs)
 
     @untraced_within
     def _take_before(
-        self, part: int, current: Round, args: Any, kwargs: Any
+        self, part: int, current: Round, start: float, args: Any, kwargs: Any
     ) -> Arguments | None:
-        if current.due:
-            self._open(current)
-            if current.measured is None:
-                return None
-        take, count = self._followers[part], current.counting
-        notify = functools.partial(self._at_gradients, take, current)
-        changed = self._timed(current, notifying, (args, kwargs), notify)
-        late, turn, failed = changed is not None, current.turn, self._failed
-        self._timed(current, take.before, late, turn, count=count, failed=failed)
-        return changed
+        with current.since(start):
+            if current.due:
+                self._open(current)
+                if current.measured is None:
+                    return None
+            take, count = self._followers[part], current.counting
+            notify = functools.partial(self._at_gradients, take, current)
+            changed = self._timed(current, notifying, (args, kwargs), notify)
+            late, turn, failed = changed is not None, current.turn, self._failed
+            self._timed(current, take.before, late, turn, count=count, failed=failed)
+            return changed
 
     def _at_gradients(self, take: Follower, current: Round, again: bool) -> None:
         """Inside a step whose closure has computed gradients, or is to do so again."""
@@ -189,7 +190,7 @@ class Watcher:
         current = self._round or Round()
         try:
             if current.measured is not None:
-                self._take_after(part, current)
+                self._take_after(part, current, time.perf_counter())
         finally:  # the step was taken, even if Ctrl-C comes at this very moment
             current.stepped |= 1 << part
             self._own_steps[part] += 1
@@ -199,10 +200,11 @@ class Watcher:
             untraced_within(self._news.deliver)()
 
     @untraced_within
-    def _take_after(self, part: int, current: Round) -> None:
-        self._timed(current, self._followers[part].after, failed=self._failed)
-        if current.measured is not None:
-            current.measured[part] = self._own_steps[part]
+    def _take_after(self, part: int, current: Round, start: float) -> None:
+        with current.since(start):
+            self._timed(current, self._followers[part].after, failed=self._failed)
+            if current.measured is not None:
+                current.measured[part] = self._own_steps[part]
 
     def _timed(
         self, current: Round, work: Callable[_P, _T], *args: _P.args, **kw: _P.kwargs
@@ -273,14 +275,13 @@ class Watcher:
         self._round = None
         self.step += 1
         if ended.measured:
-            self._put(ended, self.step - 1)
+            self._put(ended, self.step - 1, time.perf_counter())
 
     @untraced_within
-    def _put(self, ended: Round, step: int) -> None:
-        self._timed(ended, self._ship, ended, step)
+    def _put(self, ended: Round, step: int, start: float) -> None:
+        self._timed(ended, self._ship, ended, step, start)
 
-    def _ship(self, ended: Round, step: int) -> None:
-        start = time.perf_counter()
+    def _ship(self, ended: Round, step: int, start: float) -> None:
         kernel, counted = self._kernel, self._counted(ended)
         wish = self._pacing.interval if self.processes.sharded else 1
         fetch = kernel.ship(failed=self._failed, wish=wish)
@@ -308,10 +309,8 @@ class Watcher:
         counted = [c for part in ended.measured for c in self._followers[part].counted]
         try:
             return self._kernel.add_up(counted, failed=self._failed)
-        except GroupError:
-            raise
         except Exception as error:
-            if not self.processes.sharded:
+            if isinstance(error, GroupError) or not self.processes.sharded:
                 raise
             self._stumble(ended, error)  # there is still the round's `ship` to come
             return []

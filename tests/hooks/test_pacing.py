@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import nn
 import dynoscope
 from dynoscope import ending
 from dynoscope.hooks.device_clock import clock_of
+from dynoscope.hooks.follower import Follower
 from dynoscope.hooks.pacing import Pacing
 from dynoscope.measurement import Work
+from dynoscope.metrics.sums import Kernel
+from dynoscope.recorder import Recorder
 from dynoscope.schedule import FIRST, Budget, every
 
 
@@ -167,6 +171,42 @@ def test_a_run_is_paced_by_default_and_says_what_it_cost(
     assert cost.seconds == cost.hooks + cost.background
     assert cost.share is not None
     assert f"for {cost.share:.1%} of the time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Recorder, "has_room"),
+        (Follower, "is_current"),
+        (Kernel, "before"),
+        (Kernel, "after"),
+        (Kernel, "ship"),
+    ],
+)
+def test_all_time_in_a_measured_step_is_counted_once(
+    owner: type, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its, pause = getattr(owner, name), 0.05
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(pause)
+        return its(*args, **kwargs)
+
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with dynoscope.watch(
+        model, optimizer, run=tmp_path / "run", every=1, quiet=True, findings=False
+    ):
+        for step in range(4):
+            if step == 1:
+                monkeypatch.setattr(owner, name, slow)
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    monkeypatch.undo()
+    run = dynoscope.open_run(tmp_path / "run")
+    hooks = run.scalars("dynoscope/hook_seconds")["value"]
+    assert (hooks[1:] >= pause).all()
+    assert hooks[1:].min() < 2 * pause  # were it counted twice, none would be
 
 
 def test_every_overrides_the_budget(tmp_path: Path) -> None:
