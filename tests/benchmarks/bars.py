@@ -58,7 +58,18 @@ _OWN = {
     "": "own account by added wall time",
     " to the optimizer's step": "own account by time added to the optimizer's step",
 }
-_WATCHED = {_GPT: "gpt", _CONV: "conv", f"{_CONV}, on one thread": "conv, one thread"}
+_DEFAULT = {
+    "GPT": "gpt, + neurons, default",
+    "convolutions": "conv, + neurons, default",
+}
+_WATCHED = {
+    words: f"{task}, + neurons, every step"
+    for words, task in (
+        (_GPT, "gpt"),
+        (_CONV, "conv"),
+        (f"{_CONV}, on one thread", "conv, one thread"),
+    )
+}
 
 BARS: Final[Sequence[Bar]] = (
     Bar(f"{_GPT}, layers: wall", "overhead", "gpt, layers, every step", _WALL, 1.05),
@@ -75,40 +86,41 @@ BARS: Final[Sequence[Bar]] = (
         f"{_GPT}, and neurons: CPU",
         *("overhead", "gpt, + neurons, every step", _CPU, 1.07),
     ),
-    Bar(f"{_CONV}: wall", "overhead", "conv, + neurons, every step", _WALL, 1.06),
-    Bar(f"{_CONV}: CPU", "overhead", "conv, + neurons, every step", _CPU, 1.06),
     *(
         Bar(
-            f"{_CONV}, on one thread{words}: {what.split()[0]}",
-            *("overhead", f"conv, one thread, {arm}, every step", what, 1.06),
+            f"{_CONV}{threads}{words}: {what.split()[0]}",
+            *("overhead", f"{task}, {arm}, every step", what, 1.06),
         )
+        for threads, task in (("", "conv"), (", on one thread", "conv, one thread"))
         for words, arm in ((", layers", "layers"), ("", "+ neurons"))
         for what in (_WALL, _CPU)
     ),
     *(
         Bar(f"{words}, by default: {what.split()[0]}", "budget", case, what, 1.015)
-        for words, case in (
-            ("GPT", "gpt, + neurons, default"),
-            ("convolutions", "conv, + neurons, default"),
-        )
+        for words, case in _DEFAULT.items()
         for what in (_WALL, _CPU)
     ),
     *(
         Bar(
             f"{words}: time that the run says it took, by wall time added{where}",
-            *("overhead", f"{task}, + neurons, every step", what, 1.2),
+            *(part, case, what, 1.2),
             least=0.8,
         )
-        for words, task in _WATCHED.items()
+        for words, part, case in (
+            *(
+                (f"{words}, by default", "budget", its)
+                for words, its in _DEFAULT.items()
+            ),
+            *((words, "overhead", its) for words, its in _WATCHED.items()),
+        )
         for where, what in _OWN.items()
     ),
     *(
         Bar(
             f"{words}: forward and backward alone, wall",
-            *("overhead", f"{task}, + neurons, every step"),
-            *("all but the optimizer's step, wall ratio", None),
+            *("overhead", case, "all but the optimizer's step, wall ratio", None),
         )
-        for words, task in _WATCHED.items()
+        for words, case in _WATCHED.items()
     ),
     *(
         Bar(
