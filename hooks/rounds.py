@@ -36,14 +36,13 @@ class Round:
     turn: int = 0
     seconds: float = 0.0
     _start: float = 0.0
-    _before: float = 0.0
 
     def since(self, start: float) -> Self:
-        """Count all time from `start`, by `time.perf_counter`, to the end of a block.
+        """Count the time from `start`, by `time.perf_counter`, to the end of a block.
 
-        What was counted inside of the block is in it.
+        Such blocks are not within each other.
         """
-        self._start, self._before = start, self.seconds
+        self._start = start
         return self
 
     def __enter__(self) -> None:
@@ -51,7 +50,7 @@ class Round:
 
     def __exit__(self, *_: object) -> None:
         """End it."""
-        self.seconds = self._before + time.perf_counter() - self._start
+        self.seconds += time.perf_counter() - self._start
 
 
 def measurement_of(

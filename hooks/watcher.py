@@ -135,7 +135,7 @@ class Watcher:
             self.skipped += bool(last.measured)
         elif last.stepped:
             self._end_round(last)
-        self._timed(last, self._put_scalers)
+        self._try(last, self._put_scalers)
 
     def _put_scalers(self) -> None:
         scalers = tuple(each.scaling.read_last() for each in self._followers)
@@ -166,19 +166,20 @@ class Watcher:
                     return None
             take, count = self._followers[part], current.counting
             notify = functools.partial(self._at_gradients, take, current)
-            changed = self._timed(current, notifying, (args, kwargs), notify)
+            changed = self._try(current, notifying, (args, kwargs), notify)
             late, turn, failed = changed is not None, current.turn, self._failed
-            self._timed(current, take.before, late, turn, count=count, failed=failed)
+            self._try(current, take.before, late, turn, count=count, failed=failed)
             return changed
 
     def _at_gradients(self, take: Follower, current: Round, again: bool) -> None:
         """Inside a step whose closure has computed gradients, or is to do so again."""
         if self._round is current and current.measured is not None:
-            if again:
-                self._timed(current, take.keep_gradients)
-            else:
-                count, failed = current.counting, self._failed
-                self._timed(current, take.at_gradients, count=count, failed=failed)
+            count, failed = current.counting, self._failed
+            with current.since(time.perf_counter()):
+                if again:
+                    self._try(current, take.keep_gradients)
+                else:
+                    self._try(current, take.at_gradients, count=count, failed=failed)
 
     @untraced
     def _after(
@@ -202,15 +203,15 @@ class Watcher:
     @untraced_within
     def _take_after(self, part: int, current: Round, start: float) -> None:
         with current.since(start):
-            self._timed(current, self._followers[part].after, failed=self._failed)
+            self._try(current, self._followers[part].after, failed=self._failed)
             if current.measured is not None:
                 current.measured[part] = self._own_steps[part]
 
-    def _timed(
+    def _try(
         self, current: Round, work: Callable[_P, _T], *args: _P.args, **kw: _P.kwargs
     ) -> _T | None:
-        """Take the time; an error costs the round's measurement, not the training."""
-        start, clock, found = time.perf_counter(), self._clock, None
+        """Take a device's time; an error costs the measurement, not the training."""
+        clock, found = self._clock, None
         try:
             if clock is not None:
                 clock.start()
@@ -219,7 +220,6 @@ class Watcher:
                 clock.stop()
         except Exception as error:
             self._stumble(current, error)
-        current.seconds += time.perf_counter() - start
         return found
 
     def _stumble(self, current: Round, error: Exception) -> None:
@@ -260,7 +260,7 @@ class Watcher:
         elif self._is_off or not (self.processes.sharded or self._sink.has_room()):
             self.skipped += 1
         else:
-            self._timed(opened, self._begin, opened)
+            self._try(opened, self._begin, opened)
 
     def _begin(self, opened: Round) -> None:
         opened.measured, opened.turn = {}, self._turns.at(self.step)
@@ -279,7 +279,7 @@ class Watcher:
 
     @untraced_within
     def _put(self, ended: Round, step: int, start: float) -> None:
-        self._timed(ended, self._ship, ended, step, start)
+        self._try(ended, self._ship, ended, step, start)
 
     def _ship(self, ended: Round, step: int, start: float) -> None:
         kernel, counted = self._kernel, self._counted(ended)

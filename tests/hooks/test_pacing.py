@@ -178,6 +178,7 @@ def test_a_run_is_paced_by_default_and_says_what_it_cost(
     [
         (Recorder, "has_room"),
         (Follower, "is_current"),
+        (Follower, "at_gradients"),
         (Kernel, "before"),
         (Kernel, "after"),
         (Kernel, "ship"),
@@ -194,14 +195,22 @@ def test_all_time_in_a_measured_step_is_counted_once(
 
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def closure() -> float:
+        model(torch.ones(1, 2)).sum().backward()
+        return 0.0
+
     with dynoscope.watch(
         model, optimizer, run=tmp_path / "run", every=1, quiet=True, findings=False
     ):
         for step in range(4):
             if step == 1:
                 monkeypatch.setattr(owner, name, slow)
-            model(torch.ones(1, 2)).sum().backward()
-            optimizer.step()
+            if name == "at_gradients":
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
     monkeypatch.undo()
     run = dynoscope.open_run(tmp_path / "run")
     hooks = run.scalars("dynoscope/hook_seconds")["value"]
